@@ -1,0 +1,58 @@
+"""The command: `insession VERB`. Verbs are imported when called, so that a worker never imports what training needs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from models.errors import UserError
+
+VERBS = {
+    "import": "insession.import_",
+    "train": "insession.train",
+    "bundle": "insession.bundle",
+    "evaluate": "insession.evaluate",
+    "broker": "insession.broker",
+    "topics": "insession.topics",
+    "worker": "insession.worker",
+    "serve": "insession.serve",
+    "record": "insession.record",
+    "replay": "insession.replay",
+    "demo": "insession.demo",
+    "doctor": "insession.doctor",
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are each in a module of their own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command = importlib.import_module(VERBS[name]).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="insession")
+def group() -> None:
+    """Real-time, in-session personalization on Kafka."""
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one line on stderr and exit code 2."""
+    try:
+        group(prog_name="insession")
+    except UserError as error:
+        print(f"insession: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Settings of the processes, from `INSESSION_*` in the environment; each is also a flag, which comes first."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.errors import UserError
+from models.topics import Topics
+
+PREFIX = "INSESSION_"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Settings(BaseSettings):
+    """What the rooms are told from outside."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+
+    bootstrap: str = Field(
+        default="127.0.0.1:9092",
+        pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$",
+        description="Kafka brokers, host:port, several with commas",
+    )
+    topic_prefix: str = Field(
+        default="", pattern=r"^[a-zA-Z0-9._-]*$", description="what the names of the topics begin with"
+    )
+    partitions: int = Field(default=4, ge=1, le=10_000, description="partitions of topics that are made")
+    replication: int = Field(default=1, ge=1, le=15, description="replicas of topics that are made")
+    application: str = Field(
+        default="insession",
+        pattern=r"^[a-zA-Z0-9._-]+$",
+        description="names the group and transactions of workers that share the work",
+    )
+    state: Path = Field(
+        default=Path(".insession"), description="folder for what processes keep on disk; it may be lost"
+    )
+    bundle: Path = Field(
+        default=Path("bundles"), description="a bundle, or a folder of bundles whose `current` is taken"
+    )
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(self.topic_prefix)
+
+    @property
+    def client(self) -> dict[str, str | int | float | bool]:
+        """What every Kafka client is told."""
+        return {"bootstrap.servers": self.bootstrap}
+
+
+def load(**given: object) -> Settings:
+    """The settings, flags that are not None before the environment. UserError names the one that is wrong."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise UserError(
+            f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {first['msg']}; got {first['input']!r}"
+        ) from None
+
+
+def options(*names: str) -> Callable[[F], F]:
+    """Give a command the flags of these settings, and all settings as its argument `settings`."""
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def run(**arguments: object) -> object:
+            given = {name: arguments.pop(name) for name in names}
+            return command(settings=load(**given), **arguments)
+
+        decorated: Callable[..., Any] = run
+        for name in reversed(names):
+            field = Settings.model_fields[name]
+            default = f" [{PREFIX}{name.upper()}, else {field.default!s}]" if str(field.default) else ""
+            flag = f"--{name.replace('_', '-')}"
+            decorated = click.option(flag, name, help=f"{field.description}{default}", default=None)(
+                decorated
+            )
+        return decorated  # type: ignore[return-value]
+
+    return decorate

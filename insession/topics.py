@@ -1,0 +1,51 @@
+"""`insession topics`: make the topics that are missing, and say how those that are there stand."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import msgspec
+
+from insession.settings import Settings, options
+from models.topics import DAY_MS
+from streams import topics
+
+RETENTION = {"week": 7 * DAY_MS, "month": 30 * DAY_MS, "year": 365 * DAY_MS, "forever": -1}
+
+
+@click.command("topics")
+@click.option("--check", is_flag=True, help="make nothing, only look")
+@click.option(
+    "--retention",
+    type=click.Choice(list(RETENTION)),
+    default="week",
+    show_default=True,
+    help="how long clicks, sessions and dead letters are kept in topics that are made; `forever` to replay into",
+)
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@options("bootstrap", "topic_prefix", "partitions", "replication")
+def command(settings: Settings, check: bool, retention: str, as_json: bool) -> None:
+    """Make the topics that are missing, and check those that are there. Exits with 1 where one is not as it must be.
+
+    \b
+    Example:
+      insession topics --bootstrap 127.0.0.1:9092 --partitions 4
+    """
+    findings = (
+        topics.check(settings.client, settings.topics)
+        if check
+        else topics.ensure(
+            settings.client,
+            settings.topics,
+            partitions=settings.partitions,
+            replication=settings.replication,
+            retention_ms=RETENTION[retention],
+        )
+    )
+    if as_json:
+        click.echo(msgspec.json.encode(findings))
+    else:
+        for finding in findings:
+            click.echo(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.topic}  {finding.says}")
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)

@@ -1,0 +1,1 @@
+"""The floor: vocabulary and mathematics. No Kafka, no HTTP, no clock, no environment."""

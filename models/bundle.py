@@ -1,0 +1,232 @@
+"""A trained bundle: everything one training run made that serving needs, in an immutable folder named by its content.
+
+    manifest.json         what it is, how it was made, and the hash of every other file
+    vectors.safetensors   `vectors`, float32 [n, d]: a unit vector for each listing, zeros where nothing is known
+    listings.json         the listings by column; row i has vector i
+    ranker.json           the ranker's curves
+    index.hnsw            hnswlib's graph over all listings; `index-N.hnsw` for the N-th large market
+
+The name is the beginning of the manifest's SHA-256, so equal bundles have equal names. Beside bundles, `current` is
+a link to the one in use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from models import listings as listings_
+from models import ranker as ranker_
+from models.encoder import Encoder, Mean
+from models.errors import UserError
+from models.index import Index
+from models.listings import Listings
+from models.ranker import Ranker
+from models.sessions import Session
+
+VERSION = 1
+NAME = re.compile(r"[0-9a-f]{16}")
+CURRENT = "current"
+MANIFEST, VECTORS, LISTINGS, RANKER = "manifest.json", "vectors.safetensors", "listings.json", "ranker.json"
+UNIT = 1e-3
+"""A vector's length may differ from 1 by so much."""
+
+Floats = npt.NDArray[np.float32]
+
+
+class Training(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a bundle was made. Nothing here differs between two runs with one seed."""
+
+    source: Literal["recording", "embeddings"]
+    data: str
+    """The fingerprint of what it was made from."""
+    seed: int | None = None
+    settings: dict[str, int | float | str] = {}
+    embeddings_until: int | None = None
+    """The timestamp (ms) before which every event is that the vectors were fitted to,"""
+    trained_until: int | None = None
+    """and that of the newest event that anything was learned from."""
+    ranker: Literal["learned", "default"] = "default"
+    metrics: dict[str, float] = {}
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The first file of a bundle."""
+
+    format: Literal["insession-bundle"] = "insession-bundle"
+    version: int = VERSION
+    dimensions: int
+    listings: int
+    encoder: Mean
+    training: Training
+    files: dict[str, str] = {}
+    """SHA-256 of each other file, by name."""
+
+
+class _Version(msgspec.Struct):
+    format: Literal["insession-bundle"]
+    version: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory."""
+
+    name: str
+    manifest: Manifest
+    listings: Listings
+    vectors: Floats
+    """float32 [n, d]: row i is `listings.ids[i]`; of unit length, or zeros where nothing is known."""
+    encoder: Encoder
+    ranker: Ranker
+    folder: Path | None = None
+
+    @cached_property
+    def index(self) -> Index:
+        """Loaded when first asked for; built where the bundle is not on disk. Raises UserError where it is broken."""
+        if self.folder is None:
+            return Index.build(self.vectors, self.listings)
+        for name in self.manifest.files:
+            if name.endswith(".hnsw"):
+                _check(self.folder, name, self.manifest)
+        try:
+            return Index.load(self.folder, self.vectors, self.listings)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{self.folder}: the index can't be read: {error}") from None
+
+    def encode(self, session: Session | None) -> tuple[float, ...] | None:
+        """The session's embedding as it stands in `UserEmbedding.vector`; None where nothing known was acted on."""
+        return self.encoder.encode(session)
+
+
+def assemble(
+    *, listings: Listings, vectors: Floats, ranker: Ranker, training: Training, encoder: Mean | None = None
+) -> Bundle:
+    """A bundle in memory, not yet named. Raises ValueError where rows are not of unit length or zero, or differ in number."""
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(listings):
+        raise ValueError(f"{len(listings)} listings, but vectors of shape {vectors.shape}")
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not np.all((lengths == 0) | (np.abs(lengths - 1) < UNIT)):
+        raise ValueError("vectors must have length 1, or be zeros")
+    settings = encoder or Mean()
+    manifest = Manifest(
+        dimensions=vectors.shape[1], listings=len(listings), encoder=settings, training=training
+    )
+    return Bundle("", manifest, listings, vectors, Encoder(settings, vectors, listings.row), ranker)
+
+
+def write(folder: Path, bundle: Bundle, *, threads: int = 1) -> Path:
+    """Write an assembled bundle to `folder/<name>`, whole or not at all, and make it `folder/current`; its path.
+
+    Raises UserError where the folder can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".bundle-", dir=folder) as part:
+            name = _write(Path(part), bundle, threads)
+            path = folder / name
+            if not path.exists():
+                os.rename(part, path)
+                Path(part).mkdir()  # for the context to remove
+                path.chmod(0o755)
+        _point(folder, name)
+    except OSError as error:
+        raise UserError(f"the bundle can't be written to {folder}: {error.strerror or error}") from None
+    return path
+
+
+def _write(part: Path, bundle: Bundle, threads: int) -> str:
+    """The files of the bundle; its name."""
+    (part / VECTORS).write_bytes(safetensors.numpy.save({"vectors": bundle.vectors}))
+    (part / LISTINGS).write_bytes(bundle.listings.encode())
+    (part / RANKER).write_bytes(bundle.ranker.encode())
+    Index.build(bundle.vectors, bundle.listings, threads=threads).save(part)
+    files = {path.name: _hash(path) for path in sorted(part.iterdir())}
+    manifest = msgspec.structs.replace(bundle.manifest, files=files)
+    content = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1)
+    (part / MANIFEST).write_bytes(content)
+    return _name(content)
+
+
+def _point(folder: Path, name: str) -> None:
+    """Make `current` the bundle `name`: a link, replaced in one step."""
+    link = folder / f".{CURRENT}-{name}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(name, target_is_directory=True)
+    os.replace(link, folder / CURRENT)
+
+
+def find(path: Path) -> Path:
+    """The folder of the bundle at `path`: itself, or what `current` in it points to. Raises UserError where there is none."""
+    for folder in (path, path / CURRENT):
+        if (folder / MANIFEST).is_file():
+            return folder.resolve()
+    what = "does not exist" if not path.exists() else f"has neither {MANIFEST} nor a bundle as `{CURRENT}`"
+    raise UserError(f"no bundle: {path} {what}; make one with `insession train` or `insession bundle`")
+
+
+def load(path: Path) -> Bundle:
+    """The bundle at `path`, which is a bundle's folder or a folder of bundles with `current` in it.
+
+    Raises UserError where there is none, or it is broken, or of a version this program does not read.
+    """
+    folder = find(Path(path))
+    content = _read(folder, MANIFEST)
+    try:
+        version = msgspec.json.decode(content, type=_Version).version
+        if version != VERSION:
+            raise UserError(f"{folder}: a bundle of version {version}; this program reads {VERSION}")
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / MANIFEST}: not a bundle's manifest: {error}") from None
+    name = _name(content)
+    if NAME.fullmatch(folder.name) and folder.name != name:
+        raise UserError(f"{folder}: the manifest was changed: a bundle is named by its hash, here {name}")
+    files = {name: _check(folder, name, manifest) for name in (VECTORS, LISTINGS, RANKER)}
+    try:
+        vectors = safetensors.numpy.load(files[VECTORS])["vectors"]
+        listings = listings_.decode(files[LISTINGS])
+        ranker = ranker_.decode(files[RANKER])
+    except (msgspec.MsgspecError, SafetensorError, UnicodeDecodeError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: {error}") from None
+    if vectors.dtype != np.float32 or vectors.shape != (len(listings), manifest.dimensions):
+        raise UserError(f"{folder}: {len(listings)} listings, but vectors of {vectors.dtype} {vectors.shape}")
+    encoder = Encoder(manifest.encoder, vectors, listings.row)
+    return Bundle(name, manifest, listings, vectors, encoder, ranker, folder)
+
+
+def _name(manifest: bytes) -> str:
+    return hashlib.sha256(manifest).hexdigest()[:16]
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise UserError(f"{folder / name}: {error.strerror or error}") from None
+
+
+def _check(folder: Path, name: str, manifest: Manifest) -> bytes:
+    """The content of a bundle's file. Raises UserError unless its hash is the one in the manifest."""
+    content = _read(folder, name)
+    if hashlib.sha256(content).hexdigest() != manifest.files.get(name):
+        raise UserError(f"{folder / name}: damaged: its hash is not the one in {MANIFEST}")
+    return content

@@ -1,0 +1,1 @@
+"""Importers of public formats, and the simulated marketplace. Each gives events; `importing` makes a recording of them."""

@@ -1,0 +1,7 @@
+"""The error for a user's mistake: its message is one line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user gave can't be used. Commands print it and exit with 2; never a traceback."""

@@ -1,0 +1,1 @@
+"""Measuring: one metric a file, baselines, protocols."""

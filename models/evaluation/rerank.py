@@ -1,0 +1,173 @@
+"""The offline protocol: every recorded search whose choice is known, ranked with only what came before it.
+
+The choice is the first listing clicked or booked from the search's results. Records are applied in their partitions'
+order by the worker's own machine, and ranked by the sidecar's own function, so what is measured is what serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from models import rank as rank_
+from models.bundle import Bundle
+from models.evaluation import baselines, confidence, mean_rank, mrr
+from models.events import Booking, Click, Event, EventError, Search, decode
+from models.partition import Memory, Partition
+from models.rank import Candidate
+from models.recording import Record, partition_of, read
+from models.sessions import UserEmbedding
+
+Targets = ("all", "seen", "unseen")
+BATCH = 1_000
+"""Records between two flushes; any number gives the same rankings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A recorded search whose choice is known, and what was known of its user just before it."""
+
+    search: Search
+    record: int
+    """The search's place among the recording's records, from 0."""
+    candidates: list[Candidate]
+    """In the caller's order."""
+    positions: list[int]
+    """Where each candidate was shown, from 1."""
+    chosen: int
+    """The index of the chosen listing among the candidates."""
+    user: UserEmbedding | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A choice with the rankings that are compared. Orders are indices into the candidates, best first."""
+
+    choice: Choice
+    seen: bool
+    """The chosen listing was acted on in the open session before the search."""
+    orders: dict[str, list[int]]
+    """By name: shown, seen-first, insession."""
+    outcome: str
+
+
+def records(path: str | PathLike[str]) -> Iterator[tuple[int, Record, Event | None]]:
+    """The records of a recording with their partitions and their events; None where one is unreadable."""
+    header, recorded = read(path)
+    for record in recorded:
+        number = record.partition
+        if number is None:
+            number = partition_of(record.key, header.partitions) if record.key is not None else 0
+        try:
+            event = decode(record.value, record.key)
+        except EventError:
+            event = None
+        yield number, record, event
+
+
+def choices(
+    path: str | PathLike[str],
+    bundle: Bundle | None,
+    *,
+    since: int = 0,
+    until: int | None = None,
+    warm: int | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[Choice]:
+    """The searches of a recording whose choice is known, dated `since` <= timestamp < `until` (ms).
+
+    What is recorded before `warm` is left out: where given, states begin there.
+    """
+    chosen = _chosen(path, until)
+    partitions: dict[int, Partition] = {}
+    states: dict[int, Memory] = {}
+    offsets: dict[int, int] = {}
+    for place, (number, record, event) in enumerate(records(path)):
+        if place % BATCH == 0:
+            on_progress(place)
+            for at, partition in partitions.items():
+                _settle(partition, states[at])
+        if event is not None and not _within(event.timestamp, warm or 0, until):
+            continue
+        if number not in partitions:
+            states[number] = Memory()
+            partitions[number] = Partition(number, bundle=bundle, states=states[number])
+        partition = partitions[number]
+        if isinstance(event, Search) and event.timestamp >= since:
+            listing = chosen.pop((event.user_id, event.search_id or event.event_id), None)
+            if listing is not None and any(result.listing_id == listing for result in event.results):
+                yield _choice(event, place, listing, partition.embedding(event.user_id))
+        offset = record.offset if record.offset is not None else offsets.get(number, 0)
+        offsets[number] = offset + 1
+        partition.apply(offset, record.timestamp, record.key, record.value)
+
+
+def _within(timestamp: int, since: int, until: int | None) -> bool:
+    return timestamp >= since and (until is None or timestamp < until)
+
+
+def _chosen(path: str | PathLike[str], until: int | None) -> dict[tuple[str, str], str]:
+    """The listing first clicked or booked from each search, by user and search id."""
+    chosen: dict[tuple[str, str], str] = {}
+    for _, _, event in records(path):
+        if isinstance(event, Click | Booking) and event.search_id and _within(event.timestamp, 0, until):
+            chosen.setdefault((event.user_id, event.search_id), event.listing_id)
+    return chosen
+
+
+def _settle(partition: Partition, states: Memory) -> None:
+    more = True
+    while more:
+        changes = partition.flush()
+        states.write(changes.store)
+        more = changes.more
+
+
+def _choice(search: Search, place: int, listing: str, user: UserEmbedding | None) -> Choice:
+    """The caller's order is by `caller_position` where the search was re-ranked, and as shown where not."""
+    results = sorted(search.results, key=lambda result: result.caller_position or result.position)
+    candidates = [Candidate(result.listing_id, result.caller_score, result.price) for result in results]
+    chosen = next(index for index, result in enumerate(results) if result.listing_id == listing)
+    return Choice(search, place, candidates, [result.position for result in results], chosen, user)
+
+
+def rerank(choice: Choice, bundle: Bundle) -> Scored:
+    """The choice with the list as shown, the most recently seen first, and ours."""
+    search, user = choice.search, choice.user
+    session = rank_.active(user, search.timestamp) if user is not None else None
+    ranked = rank_.rank(bundle, user, choice.candidates, timestamp=search.timestamp, market=search.market)
+    return Scored(
+        choice,
+        choice.candidates[choice.chosen].listing_id in baselines.acted_on(session),
+        {
+            "shown": baselines.shown(choice.positions),
+            "seen-first": baselines.seen_first(choice.candidates, choice.positions, session),
+            "insession": ranked.order,
+        },
+        ranked.outcome,
+    )
+
+
+def report(scored: Sequence[Scored], random: np.random.Generator) -> dict[str, Any]:
+    """The table: for each ranking and kind of target n, MRR and mean rank with their 95% intervals over users."""
+    results = []
+    for name in ("shown", "seen-first", "insession"):
+        for targets in Targets:
+            chosen = [one for one in scored if targets == "all" or one.seen is (targets == "seen")]
+            row: dict[str, Any] = {"name": name, "targets": targets, "n": len(chosen)}
+            if chosen:
+                ranks = [mean_rank.rank_of(one.choice.chosen, one.orders[name]) for one in chosen]
+                users = [one.choice.search.user_id for one in chosen]
+                reciprocal = mrr.reciprocal(ranks)
+                row["mrr"] = float(reciprocal.mean())
+                row["mrr_ci"] = list(confidence.interval(reciprocal, users, random))
+                row["mean_rank"] = float(np.mean(ranks))
+                row["mean_rank_ci"] = list(confidence.interval(ranks, users, random))
+            else:
+                row |= {"mrr": None, "mrr_ci": None, "mean_rank": None, "mean_rank_ci": None}
+            results.append(row)
+    return {"n": len(scored), "results": results}

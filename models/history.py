@@ -1,0 +1,122 @@
+"""Two weeks of closed sessions, for the features: what was done to which listing, by kind, with the market where the event named one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from models.sessions import WINDOWS, Action, Kept, Left, Session, Shown, Windows
+
+LONG_CLICK_SECONDS = 60.0
+"""A click is long where the visitor stayed this long (Airbnb, KDD 2018, section 4.4)."""
+
+Deed = Literal["click", "long-click", "skip", "wishlist", "inquiry", "booking", "rejection"]
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True):
+    """One entry of a history."""
+
+    kind: Deed
+    listing_id: str
+    timestamp: int
+    market: str | None = None
+
+
+class Visit(msgspec.Struct, frozen=True, array_like=True):
+    """A closed session in a history; `first`, its first timestamp, names it among the user's sessions."""
+
+    first: int
+    last: int
+    done: tuple[Done, ...]
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A record of `user-histories`: the user's closed sessions, oldest first."""
+
+    user_id: str
+    visits: tuple[Visit, ...] = ()
+    version: int = 1
+
+
+class ClosedSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A record of `sessions`: one session, once, when it closed. `events` as in the state."""
+
+    user_id: str
+    first: int
+    last: int
+    events: tuple[Kept, ...]
+    version: int = 1
+
+
+def dwell(events: tuple[Kept, ...]) -> dict[str, float]:
+    """Seconds the visitor stayed with each opened listing, by event id: as a leave says, else until the next event."""
+    seconds: dict[str, float] = {}
+    opened: Action | None = None
+    for event in events:
+        if isinstance(event, Left):
+            continue
+        if opened is not None:
+            seconds[opened.event_id] = (event.timestamp - opened.timestamp) / 1000
+        opened = event if isinstance(event, Action) and event.kind == "click" else None
+    for event in events:
+        if isinstance(event, Left):
+            seconds[event.of] = event.seconds
+    return seconds
+
+
+def skipped(events: tuple[Kept, ...]) -> list[tuple[Shown, str]]:
+    """Listings shown above a click of the same search and not clicked in the session, each with its search."""
+    clicked = {event.listing_id for event in events if isinstance(event, Action)}
+    deepest: dict[str, int] = {}
+    shown = {event.search_id: event for event in events if isinstance(event, Shown)}
+    for event in events:
+        if isinstance(event, Action) and event.search_id in shown:
+            results = shown[event.search_id].results
+            if event.listing_id in results:
+                at = results.index(event.listing_id)
+                deepest[event.search_id] = max(at, deepest.get(event.search_id, 0))
+    return [
+        (shown[name], listing)
+        for name, at in deepest.items()
+        for listing in shown[name].results[:at]
+        if listing not in clicked
+    ]
+
+
+def done(events: tuple[Kept, ...]) -> tuple[Done, ...]:
+    """What was done in a session, in the order of its events: a long click stands as a click and as a long click."""
+    seconds = dwell(events)
+    entries = []
+    for event in events:
+        if isinstance(event, Action):
+            entries.append(Done(event.kind, event.listing_id, event.timestamp, event.market))
+            if event.kind == "click" and seconds.get(event.event_id, 0.0) >= LONG_CLICK_SECONDS:
+                entries.append(Done("long-click", event.listing_id, event.timestamp, event.market))
+    entries += [Done("skip", listing, shown.timestamp, shown.market) for shown, listing in skipped(events)]
+    return tuple(sorted(entries, key=lambda entry: entry.timestamp))
+
+
+def append(history: History, session: Session, windows: Windows = WINDOWS) -> History:
+    """The history with a session that has just closed: what ended within two weeks before, the newest 500 entries."""
+    visits = [visit for visit in history.visits if visit.last >= session.last - windows.history]
+    visits.append(Visit(session.first, session.last, done(session.events)))
+    room = windows.history_events
+    kept: list[Visit] = []
+    for visit in reversed(visits):
+        if room <= 0:
+            break
+        entries = visit.done[-room:]
+        kept.append(Visit(visit.first, visit.last, entries))
+        room -= max(1, len(entries))
+    return History(user_id=history.user_id, visits=tuple(reversed(kept)))
+
+
+def forget(history: History, time: int) -> History:
+    """The history without what is dated not later than `time`."""
+    visits = [
+        Visit(max(visit.first, time + 1), visit.last, tuple(d for d in visit.done if d.timestamp > time))
+        for visit in history.visits
+        if visit.last > time
+    ]
+    return History(user_id=history.user_id, visits=tuple(visits))

@@ -1,0 +1,69 @@
+"""Bytes by key on disk (rocksdict, raw mode), with writes that happen whole or not at all.
+
+Worker and sidecar keep the users' states in one, beside the positions those states stand for: what is written
+together is found together after any crash of the process.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import cast
+
+from rocksdict import Options, Rdict, ReadOptions, WriteBatch
+
+from models.errors import UserError
+
+
+class Store:
+    """A folder of keys and values. Raises UserError where the folder can't be opened, as when another process has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_keep_log_file_num(2)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = Rdict(str(path), options=options)
+        except Exception as error:
+            raise UserError(f"the store {path} can't be opened: {error}") from None
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of `key`, or None."""
+        return cast("bytes | None", self._db.get(key))
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values of `keys`, in their order, in one read."""
+        return cast("list[bytes | None]", self._db.get(keys)) if keys else []
+
+    def write(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Put the values, delete the keys whose value is None: all of it at once, or nothing."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in changes.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        self._db.write(batch)
+
+    def items(self, begin: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The keys from `begin` up to but without `end`, in order, with their values, as they stand now."""
+        options = ReadOptions()
+        options.set_iterate_upper_bound(end)
+        return cast("Iterator[tuple[bytes, bytes]]", self._db.items(from_key=begin, read_opt=options))
+
+    def close(self) -> None:
+        """Give the folder back. Iterators over it must have ended."""
+        self._db.close()
+
+
+def destroy(path: Path) -> None:
+    """Delete a store that no process has open."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def following(prefix: bytes) -> bytes:
+    """The end of the range of keys that begin with `prefix`."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])

@@ -1,0 +1,60 @@
+"""The topics: their names, what they hold and how they must be set. Pure vocabulary: nothing here talks to a broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+CHECKPOINT_KEY = b"__checkpoint"
+"""The reserved key of `user-embeddings` under which a partition's checkpoint stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names of the topics, under one common prefix."""
+
+    prefix: str = ""
+
+    @property
+    def clicks(self) -> str:
+        return f"{self.prefix}clicks"
+
+    @property
+    def listings(self) -> str:
+        return f"{self.prefix}listings"
+
+    @property
+    def user_embeddings(self) -> str:
+        return f"{self.prefix}user-embeddings"
+
+    @property
+    def user_histories(self) -> str:
+        return f"{self.prefix}user-histories"
+
+    @property
+    def sessions(self) -> str:
+        return f"{self.prefix}sessions"
+
+    @property
+    def dead_letters(self) -> str:
+        return f"{self.prefix}clicks-dead-letters"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the worker writes; all have as many partitions as `clicks`."""
+        return (self.user_embeddings, self.user_histories, self.sessions, self.dead_letters)
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (self.clicks, self.listings, *self.outputs)
+
+    def settings(self, topic: str, *, retention_ms: int) -> dict[str, str]:
+        """What the broker must be told of `topic`. `retention_ms` is for the topics that are not compacted; -1 keeps all."""
+        if topic in (self.listings, self.user_embeddings, self.user_histories):
+            return {"cleanup.policy": "compact"}
+        settings = {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
+        if topic == self.clicks:
+            # One fast clock must not move anybody's windows: the broker itself refuses what is dated ahead.
+            settings |= {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": "60000"}
+        return settings

@@ -1,0 +1,135 @@
+"""Skip-gram with negative sampling over sessions: listings acted on near each other get near vectors.
+
+Mikolov et al., "Distributed representations of words and phrases and their compositionality", NIPS 2013; with
+sessions for sentences as in Grbovic and Cheng, "Real-time personalization using embeddings for search ranking at
+Airbnb", KDD 2018. Positives come in blocks of neighbouring positions that share their negatives; the gradient is
+taken on the rows a block gathered, and each row moves by Adagrad with one accumulator a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SkipGram:
+    """The settings of the training."""
+
+    dimensions: int = 32
+    epochs: int = 10
+    window: int = 5
+    negatives: int = 5
+    """Weight of the negatives: as if each positive had so many of its own."""
+    shared: int = 128
+    """Negatives drawn for a block."""
+    block: int = 1024
+    """Positions in a block."""
+    smoothing: float = 0.75
+    """Negatives are drawn by frequency to this power."""
+    learning_rate: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Sessions end to end: `tokens`, the listing of each step, from 0 on without holes, and `sessions`, which one it belongs to."""
+
+    tokens: Ints
+    sessions: Ints
+
+    @property
+    def vocabulary(self) -> int:
+        """How many different listings."""
+        return int(self.tokens.max()) + 1 if len(self.tokens) else 0
+
+
+def loss(centres: Tensor, windows: Tensor, wanted: Tensor, negatives: Tensor, share: Tensor) -> Tensor:
+    """The loss of a block: `centres` [b, d], `windows` [b, 2w+1, d] around them, `wanted` [b, 2w+1] which of those
+    are positives, `negatives` [k, d] and `share` [b, 1], what one of them weighs for a centre."""
+    positive = (windows * centres[:, None, :]).sum(dim=2)
+    negative = centres @ negatives.T
+    return -(logsigmoid(positive) * wanted).sum() - (logsigmoid(-negative) * share).sum()
+
+
+def train(
+    corpus: Corpus,
+    settings: SkipGram,
+    random: np.random.Generator,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> Floats:
+    """Vectors of unit length, float32 [n, d], for the n listings of the corpus."""
+    size, reach = corpus.vocabulary, settings.window
+    scale = 0.5 / settings.dimensions
+    table = torch.from_numpy(random.uniform(-scale, scale, (size, settings.dimensions)).astype(np.float32))
+    around = torch.zeros_like(table)
+    sums, sums_around = torch.full((size, 1), 1e-6), torch.full((size, 1), 1e-6)
+    drawn = np.cumsum(np.bincount(corpus.tokens, minlength=size) ** settings.smoothing)
+    steps, total = 0, settings.epochs * len(corpus.tokens)
+    for epoch in range(settings.epochs):
+        tokens, sessions = _shuffled(corpus, reach, random)
+        far = random.integers(1, reach + 1, len(tokens))
+        spent = 0.0
+        for start in range(reach, len(tokens) - reach, settings.block):
+            end = min(start + settings.block, len(tokens) - reach)
+            span = tokens[start - reach : end + reach]
+            negative = np.searchsorted(drawn, random.random(settings.shared) * drawn[-1], side="right")
+            wanted = _wanted(span, sessions[start - reach : end + reach], far[start:end], reach)
+            share = wanted.sum(axis=1, keepdims=True) * np.float32(settings.negatives / settings.shared)
+
+            rows = torch.from_numpy(np.concatenate([span, negative]))
+            centre = torch.from_numpy(span[reach : len(span) - reach])
+            centres = table[centre].requires_grad_()
+            others = around[rows].requires_grad_()
+            windows = others[: len(span)].unfold(0, 2 * reach + 1, 1).transpose(1, 2)
+            value = loss(centres, windows, torch.from_numpy(wanted), others[len(span) :], torch.from_numpy(share))
+            moves = torch.autograd.grad(value, (centres, others))
+            _descend(table, sums, centre, moves[0], settings.learning_rate)
+            _descend(around, sums_around, rows, moves[1], settings.learning_rate)
+
+            spent += value.item()
+            steps += end - start
+            on_progress(steps, total, f"epoch {epoch + 1}, loss {spent / (end - reach):.3f}")
+    return _unit(table.numpy())
+
+
+def _shuffled(corpus: Corpus, reach: int, random: np.random.Generator) -> tuple[Ints, Ints]:
+    """Tokens and sessions with the sessions in a new order, padded by `reach` on both sides."""
+    place = random.permutation(int(corpus.sessions.max()) + 1 if len(corpus.sessions) else 0)
+    order = np.argsort(place[corpus.sessions], kind="stable")
+    return np.pad(corpus.tokens[order], reach), np.pad(corpus.sessions[order], reach, constant_values=-1)
+
+
+def _wanted(tokens: Ints, sessions: Ints, far: Ints, reach: int) -> Floats:
+    """Which places around each centre are positives, float32 [b, 2w+1]: of the same session, no farther than
+    `far` (a nearer one counts more often), and not the centre's own listing."""
+    view = np.lib.stride_tricks.sliding_window_view
+    inner = slice(reach, len(tokens) - reach)
+    distance = np.abs(np.arange(-reach, reach + 1))
+    wanted = view(sessions, 2 * reach + 1) == sessions[inner, None]
+    wanted &= view(tokens, 2 * reach + 1) != tokens[inner, None]
+    wanted &= distance <= far[:, None]
+    return wanted.astype(np.float32)
+
+
+def _descend(table: Tensor, sums: Tensor, rows: Tensor, moves: Tensor, learning_rate: float) -> None:
+    """Row-wise Adagrad: the moves of a row that stands more than once are added up first."""
+    distinct, which = torch.unique(rows, return_inverse=True)
+    move = torch.zeros(len(distinct), moves.shape[1]).index_add_(0, which, moves)
+    size = sums[distinct] + move.square().mean(dim=1, keepdim=True)
+    sums[distinct] = size
+    table[distinct] -= learning_rate * move / size.sqrt()
+
+
+def _unit(vectors: Floats) -> Floats:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Floats = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return unit

@@ -1,0 +1,1 @@
+"""Kafka's side: the only place that imports faust. Worker, topics, record and replay, brokers."""

@@ -1,0 +1,102 @@
+"""Reading what is committed of a partition, from a position to the end as it stands when it is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.topics import Client, unreachable
+
+CHUNK = 5_000
+POLL_SECONDS = 0.02
+SECONDS = 30.0
+
+
+class OutOfRange(Exception):
+    """A partition does not have the offset to read from."""
+
+
+class Reader:
+    """A consumer without a group: `read_committed`, assigned by hand, one partition at a time."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def read(
+        self, topic: str, partition: int, position: int = OFFSET_BEGINNING
+    ) -> Generator[tuple[list[Message], int], None, None]:
+        """The records from `position` on, in chunks, each with the position behind it.
+
+        The last chunk may be empty: transaction markers fill offsets, so the end is a position and not a record.
+        Raises OutOfRange where the partition does not have the position.
+        """
+        self._consumer.assign([TopicPartition(topic, partition, position)])
+        while True:
+            messages = []
+            at_end = False
+            for message in self._consumer.consume(CHUNK, timeout=POLL_SECONDS):
+                error = message.error()
+                if error is None:
+                    messages.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    at_end = True
+                    position = message.offset()
+                elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                    raise OutOfRange
+                elif not error.retriable():
+                    raise KafkaException(error)
+            if messages and not at_end:
+                position = messages[-1].offset() + 1
+            if messages or at_end:
+                yield messages, position
+            if at_end:
+                return
+
+    def beginning(self, topic: str, partition: int) -> int:
+        """The first offset of a partition."""
+        low, _ = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=SECONDS)
+        return int(low)
+
+    def has(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether a partition has the offset, or ends there. Asked by reading: the embedded broker's own word on where a partition ends can be wrong."""
+        try:
+            return next(self.read(topic, partition, offset), None) is not None
+        except OutOfRange:
+            return False
+
+    def any(self, topic: str, partition: int) -> bool:
+        """Whether a partition holds a record."""
+        return any(messages for messages, _ in self.read(topic, partition))
+
+
+@contextmanager
+def reader(client: Client) -> Iterator[Reader]:
+    """A reader, closed at the end. UserError where no broker answers."""
+    consumer = Consumer(
+        {
+            **client,
+            "group.id": "insession-reader",  # asked for by the library; nothing is committed
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "fetch.wait.max.ms": 10,
+            "log_level": 0,
+        }
+    )
+    try:
+        # Partitions are looked up here: left to `assign`, the library waits half a second and more for each.
+        consumer.list_topics(timeout=SECONDS)
+        yield Reader(consumer)
+    except KafkaException as error:
+        if error.args[0].code() in (
+            KafkaError._TRANSPORT,
+            KafkaError._TIMED_OUT,
+            KafkaError._ALL_BROKERS_DOWN,
+        ):
+            raise unreachable(client, error) from None
+        raise
+    finally:
+        consumer.close()

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from insession.main import main
+from models.listings import Listing
+from models.recording import read
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Run `insession import` with arguments; gives exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["insession", "import", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        code = ended.value.code
+        return code if isinstance(code, int) else 0, output.out, output.err
+
+    return run
+
+
+COLUMNS = (
+    "user_id,session_id,timestamp,step,action_type,reference,platform,city,device,current_filters,impressions"
+)
+
+
+@pytest.fixture
+def hotels(tmp_path: Path) -> Path:
+    path = tmp_path / "train.csv"
+    path.write_text(
+        f"{COLUMNS}\n"
+        "u1,s1,1541030403,2,clickout item,33,BR,Rio,,,31|33\n"
+        "u2,s2,1541030402,1,filter selection,Spa,BR,Rio,,,\n"
+        "u1,s1,1541030401,1,interaction item info,31,BR,Rio,,,\n"
+    )
+    return path
+
+
+def test_the_summary_tells_what_was_imported(run, hotels: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "rio.jsonl.zst"
+    code, output, _ = run("trivago", hotels, "--out", out, "--partitions", 2, "--json")
+    assert code == 0
+    assert json.loads(output) == {
+        "format": "trivago",
+        "recording": str(out),
+        "records": 3,
+        "partitions": 2,
+        "events": {"click": 2, "search": 1},
+        "users": 1,
+        "first": 1541030401000,
+        "last": 1541030403000,
+        "skipped": {"filter selection: not about an item": 1},
+        "listings": None,
+    }
+    code, output, _ = run("trivago", hotels, "--out", out)
+    assert "3 records on 4 partitions" in output
+    assert "1 left out: filter selection" in output
+
+
+def test_the_recording_is_in_time_order_and_says_what_it_is(run, hotels: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "rio.jsonl.zst"
+    run("trivago", hotels, "--out", out, "--partitions", 2)
+    header, records = read(out)
+    assert (header.topic, header.partitions, header.source) == ("clicks", 2, "trivago")
+    found = [(record.timestamp, json.loads(record.value or b"")["type"]) for record in records]
+    assert found == [(1541030401000, "click"), (1541030403000, "search"), (1541030403000, "click")]
+
+
+def test_metadata_gives_a_listings_file_beside_the_recording(run, hotels: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    metadata = tmp_path / "item_metadata.csv"
+    metadata.write_text("item_id,properties\n31,WiFi|Hostel\n")
+    _, output, _ = run(
+        "trivago", hotels, "--metadata", metadata, "--out", tmp_path / "rio.jsonl.zst", "--json"
+    )
+    listings = tmp_path / "rio.listings.jsonl"
+    assert json.loads(output)["listings"] == {"file": str(listings), "number": 2}
+    assert [json.loads(line)["listing_id"] for line in listings.read_text().splitlines()] == ["31", "33"]
+
+
+def test_the_marketplace_is_imported_without_a_file(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    import msgspec
+
+    out = tmp_path / "sim.jsonl.zst"
+    code, output, _ = run("marketplace", "--visits", 30, "--seed", 1, "--out", out, "--json")
+    assert code == 0
+    assert json.loads(output)["events"]["search"] > 30
+    lines = (tmp_path / "sim.listings.jsonl").read_bytes().splitlines()
+    assert len([msgspec.json.decode(line, type=Listing) for line in lines]) == 1_500
+    first = out.read_bytes()
+    run("marketplace", "--visits", 30, "--seed", 1, "--out", out)
+    assert out.read_bytes() == first
+    run("marketplace", "--visits", 30, "--seed", 2, "--out", out)
+    assert out.read_bytes() != first
+
+
+def test_a_wrong_file_is_one_line_exit_two_and_nothing_at_out(run, hotels: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    hotels.write_text(hotels.read_text() + "u1,s1,soon,1,clickout item,31,BR,Rio,,,31\n")
+    before = set(tmp_path.iterdir())
+    code, output, errors = run("trivago", hotels, "--out", tmp_path / "rio.jsonl.zst")
+    assert (code, output) == (2, "")
+    assert errors == f"insession: {hotels}:5: column `timestamp`: expected a number, found 'soon'\n"
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("format_", ["trivago", "session-rec", "globo"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00\xff\x1f" * 99, b"a,b\n1,2\n", b"\x1f\x8b\x08\x00\x00", b"PAR1"]
+)
+def test_no_format_takes_garbage(run, tmp_path: Path, format_: str, content: bytes) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "garbage"
+    path.write_bytes(content)
+    code, _, errors = run(format_, path, "--out", tmp_path / "out.jsonl.zst")
+    assert code == 2
+    assert errors.startswith(f"insession: {path}:")
+    assert errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_without_rows_is_refused(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "train.csv"
+    path.write_text(COLUMNS + "\n")
+    code, _, errors = run("trivago", path, "--out", tmp_path / "out.jsonl.zst")
+    assert (code, errors) == (2, f"insession: {path}: no events in it\n")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("trivago",), "give at least one FILE"),
+        (("marketplace", "x.csv"), "takes no FILE"),
+        (("globo", "x", "--metadata", "y"), "--metadata belongs to trivago"),
+        (("session-rec", "x", "--listings-out", "y"), "says nothing of its listings"),
+        (("trivago", "absent.csv"), "absent.csv: No such file"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    run, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:  # type: ignore[no-untyped-def]
+    code, _, errors = run(*arguments, "--out", tmp_path / "out.jsonl.zst")
+    assert code == 2
+    assert message in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_named(run, hotels: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    code, _, errors = run("trivago", hotels, "--out", tmp_path / "absent" / "rio.jsonl.zst")
+    assert code == 2
+    assert "absent" in errors
+    assert "No such file" in errors
