@@ -34,7 +34,7 @@ FORMATS = ("trivago", "session-rec", "globo", "marketplace")
 @click.option(
     "--listings-out",
     metavar="FILE",
-    help="trivago, marketplace: where to write the listings.  [default: beside the recording, as NAME.listings.jsonl]",
+    help="marketplace, trivago: where to write the listings.  [default: NAME.listings.jsonl beside the recording; for trivago only with --metadata]",
 )
 @click.option(
     "--visits",

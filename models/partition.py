@@ -49,7 +49,7 @@ class DeadLetter(NamedTuple):
     reason: str
     detail: str
 
-    def headers(self, topic: str, partition: int) -> list[tuple[str, bytes]]:
+    def headers(self, topic: str, partition: int) -> list[tuple[str, str | bytes | None]]:
         """Where it came from and why it is here; the length and hash of the whole value."""
         value = self.value or b""
         facts = {

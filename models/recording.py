@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Annotated
+from typing import IO, Annotated, Literal
 
 import msgspec
 import zstandard
@@ -32,13 +32,15 @@ READ_BYTES = 1 << 16
 WRITE_BYTES = 1 << 18
 """Bytes of lines gathered before they are compressed."""
 
+Format = Literal["insession-recording"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Number = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="insession-recording"):
+class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The first line: which topic this is or is meant for, and how it is partitioned."""
 
+    format: Format = "insession-recording"
     version: int = VERSION
     topic: str
     partitions: Count
@@ -79,8 +81,9 @@ class _Line(msgspec.Struct, kw_only=True, omit_defaults=True):
     value_base64: bytes | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Version(msgspec.Struct, tag_field="format", tag="insession-recording"):
-    version: int = VERSION
+class _Version(msgspec.Struct):
+    format: Format
+    version: int
 
 
 _encode = msgspec.json.Encoder().encode

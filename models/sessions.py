@@ -184,7 +184,7 @@ def advance(
 def apply(state: State, event: Event, windows: Windows = WINDOWS) -> State:
     """The state after `event`, which is on time and of this user. The very same object where nothing changes."""
     if isinstance(event, Forget):
-        return _forget(state, event.timestamp)
+        return _forget(state, event.timestamp, windows)
     if state.forgotten is not None and event.timestamp <= state.forgotten:
         return state
     if any(event.event_id == kept.event_id for session in state.sessions for kept in session.events):
@@ -242,7 +242,7 @@ def _newest(events: list[Kept], windows: Windows) -> tuple[Kept, ...]:
     return tuple(events)
 
 
-def _forget(state: State, time: int) -> State:
+def _forget(state: State, time: int, windows: Windows) -> State:
     """Drop what is dated not later than `time`, and mark it."""
     sessions = []
     for session in state.sessions:
@@ -251,5 +251,6 @@ def _forget(state: State, time: int) -> State:
             first = session.first if session.first > time else events[0].timestamp
             sessions.append(Session(first, events))
     mark = max(time, state.forgotten or 0)
-    last = state.last if state.last > time else 0
+    # With nothing left, the state is dropped as soon as the mark may go.
+    last = state.last if state.last > time else time - windows.history
     return State(sessions=tuple(sessions), last=last, forgotten=mark)

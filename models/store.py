@@ -36,7 +36,7 @@ class Store:
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         """The values of `keys`, in their order, in one read."""
-        return cast("list[bytes | None]", self._db.get(keys)) if keys else []
+        return cast("list[bytes | None]", self._db.get(list(keys))) if keys else []
 
     def write(self, changes: Mapping[bytes, bytes | None]) -> None:
         """Put the values, delete the keys whose value is None: all of it at once, or nothing."""

@@ -52,13 +52,14 @@ class Pipeline:
         self._positions: dict[str, int] = {}
         self.checkpoint: Checkpoint
 
-    async def start(self, on_error: Callable[[BaseException], None], *, now: int, afresh: bool) -> None:
-        """Fence the former holder, catch up, and begin. Raises UserError where the states can't be continued."""
+    async def start(self, on_end: Callable[[asyncio.Task[None]], None], *, now: int, afresh: bool) -> None:
+        """Fence the former holder, catch up, and begin. Raises UserError where the states can't be continued.
+
+        `on_end` is called with the task that works from then on, when it ends. `now` is the clock, ms.
+        """
         await self._in_thread(lambda: self._take_over(now, afresh))
         self._task = asyncio.create_task(self._run(), name=f"partition-{self.place.partition}")
-        self._task.add_done_callback(
-            lambda task: None if task.cancelled() or not task.exception() else on_error(task.exception())  # type: ignore[arg-type]
-        )
+        self._task.add_done_callback(on_end)
 
     async def stop(self) -> None:
         """Finish what is being committed, and give the store back. Events not yet taken are read again by the next holder."""

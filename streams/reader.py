@@ -42,13 +42,13 @@ class Reader:
                     messages.append(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     at_end = True
-                    position = message.offset()
+                    position = message.offset() or 0
                 elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
                     raise OutOfRange
                 elif not error.retriable():
                     raise KafkaException(error)
             if messages and not at_end:
-                position = messages[-1].offset() + 1
+                position = (messages[-1].offset() or 0) + 1
             if messages or at_end:
                 yield messages, position
             if at_end:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import msgspec
 from confluent_kafka import KafkaException, TopicCollection
@@ -12,7 +11,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 from models.errors import UserError
 from models.topics import DAY_MS, Topics
 
-SECONDS = 15.0
+SECONDS = 10.0
 
 Client = Mapping[str, str | int | float | bool]
 """What every Kafka client is told: `bootstrap.servers`, and security where there is any (librdkafka's names)."""
@@ -166,5 +165,5 @@ def require(client: Client, topics: Topics) -> dict[str, Found]:
 
 def retention(found: Found) -> int | None:
     """A topic's `retention.ms`, -1 for ever; None where the broker does not tell."""
-    value = cast("str | None", found.settings.get("retention.ms"))
+    value = found.settings.get("retention.ms")
     return int(value) if value else None

@@ -14,9 +14,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 from confluent_kafka import KafkaException, Producer
@@ -35,7 +34,7 @@ from streams.topics import Client, cluster_id, require
 log = logging.getLogger("insession.worker")
 
 
-class Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+class Thread(driver.AIOKafkaConsumerThread):
     """Faust's consumer, told to leave out what aborted transactions wrote: by itself Faust reads it."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -44,7 +43,7 @@ class Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
 
-class Consumer(driver.Consumer):  # type: ignore[misc]
+class Consumer(driver.Consumer):
     """Faust's consumer, which goes on from our checkpoints and not from the offsets of its group."""
 
     def _new_consumer_thread(self) -> Thread:
@@ -54,20 +53,20 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         offsets = {
             TP(tp.topic, tp.partition): pipeline.checkpoint.next_offset
             for tp in self.assignment()
-            if (pipeline := self.app.worker.pipelines.get(tp.partition)) is not None
+            if (pipeline := cast(App, self.app).worker.pipelines.get(tp.partition)) is not None
         }
         if offsets:
             await self.seek_wait(offsets)
             self._committed_offset.update(offsets)
 
 
-class Transport(driver.Transport):  # type: ignore[misc]
+class Transport(driver.Transport):
     """Faust's transport with that consumer."""
 
     Consumer = Consumer
 
 
-class App(faust.App):  # type: ignore[misc]
+class App(faust.App):
     """Faust's application with that transport."""
 
     worker: Worker
@@ -130,9 +129,9 @@ class Worker:
             allow_empty=True,
         )
 
-        @app.agent(clicks, name=f"{self.application}.clicks")  # type: ignore[untyped-decorator]
-        async def apply(stream: AsyncIterator[bytes]) -> None:
-            async for event in stream.noack().events():  # type: ignore[attr-defined]
+        @app.agent(clicks, name=f"{self.application}.clicks")
+        async def apply(stream: Any) -> None:
+            async for event in stream.noack().events():
                 pipeline = self.pipelines.get(event.message.partition)
                 if pipeline is not None:
                     await pipeline.queue.put(event)
@@ -149,9 +148,7 @@ class Worker:
             loop.add_signal_handler(number, ending.set)
         self.app.finalize()
         started = asyncio.create_task(self.app.start())
-        started.add_done_callback(
-            lambda task: None if task.cancelled() or not task.exception() else fail(task.exception())
-        )
+        started.add_done_callback(fail_with)
         ticks = asyncio.create_task(self._tick())
         await ending.wait()
         ticks.cancel()
@@ -161,11 +158,11 @@ class Worker:
             await asyncio.wait_for(self.app.stop(), timeout=10)
         log.info("stopped")
 
-    async def _revoked(self, _app: faust.App, revoked: set[TP], **_: object) -> None:
+    async def _revoked(self, *_: object, **__: object) -> None:
         async with self._changing:
             await self._stop()
 
-    async def _assigned(self, _app: faust.App, **_: object) -> None:
+    async def _assigned(self, *_: object, **__: object) -> None:
         """Take over what is assigned, kept partitions too: nobody knows who wrote while the group was changing."""
         async with self._changing:
             await self._stop()
@@ -180,7 +177,7 @@ class Worker:
             try:
                 await asyncio.gather(
                     *(
-                        pipeline.start(fail, now=int(time.time() * 1000), afresh=self.afresh)
+                        pipeline.start(fail_with, now=int(time.time() * 1000), afresh=self.afresh)
                         for pipeline in pipelines.values()
                     )
                 )
@@ -247,6 +244,12 @@ def fail(error: BaseException) -> None:
         message = f"{type(error).__name__}: {error}"
     print(f"insession: {message}", file=sys.stderr, flush=True)
     os._exit(2 if isinstance(error, UserError) else 1)
+
+
+def fail_with(task: asyncio.Task[None]) -> None:
+    """End the process where a task has failed."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        fail(error)
 
 
 def run(

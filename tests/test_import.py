@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from insession.main import main
 from models.listings import Listing
 from models.recording import read
 
+Run = Callable[..., tuple[int, str, str]]
+
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run `insession import` with arguments; gives exit code, standard output and standard error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -43,7 +47,7 @@ def hotels(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_summary_tells_what_was_imported(run, hotels: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_summary_tells_what_was_imported(run: Run, hotels: Path, tmp_path: Path) -> None:
     out = tmp_path / "rio.jsonl.zst"
     code, output, _ = run("trivago", hotels, "--out", out, "--partitions", 2, "--json")
     assert code == 0
@@ -64,7 +68,7 @@ def test_the_summary_tells_what_was_imported(run, hotels: Path, tmp_path: Path) 
     assert "1 left out: filter selection" in output
 
 
-def test_the_recording_is_in_time_order_and_says_what_it_is(run, hotels: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_recording_is_in_time_order_and_says_what_it_is(run: Run, hotels: Path, tmp_path: Path) -> None:
     out = tmp_path / "rio.jsonl.zst"
     run("trivago", hotels, "--out", out, "--partitions", 2)
     header, records = read(out)
@@ -73,7 +77,7 @@ def test_the_recording_is_in_time_order_and_says_what_it_is(run, hotels: Path, t
     assert found == [(1541030401000, "click"), (1541030403000, "search"), (1541030403000, "click")]
 
 
-def test_metadata_gives_a_listings_file_beside_the_recording(run, hotels: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_metadata_gives_a_listings_file_beside_the_recording(run: Run, hotels: Path, tmp_path: Path) -> None:
     metadata = tmp_path / "item_metadata.csv"
     metadata.write_text("item_id,properties\n31,WiFi|Hostel\n")
     _, output, _ = run(
@@ -84,9 +88,7 @@ def test_metadata_gives_a_listings_file_beside_the_recording(run, hotels: Path, 
     assert [json.loads(line)["listing_id"] for line in listings.read_text().splitlines()] == ["31", "33"]
 
 
-def test_the_marketplace_is_imported_without_a_file(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    import msgspec
-
+def test_the_marketplace_is_imported_without_a_file(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "sim.jsonl.zst"
     code, output, _ = run("marketplace", "--visits", 30, "--seed", 1, "--out", out, "--json")
     assert code == 0
@@ -100,7 +102,7 @@ def test_the_marketplace_is_imported_without_a_file(run, tmp_path: Path) -> None
     assert out.read_bytes() != first
 
 
-def test_a_wrong_file_is_one_line_exit_two_and_nothing_at_out(run, hotels: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_wrong_file_is_one_line_exit_two_and_nothing_at_out(run: Run, hotels: Path, tmp_path: Path) -> None:
     hotels.write_text(hotels.read_text() + "u1,s1,soon,1,clickout item,31,BR,Rio,,,31\n")
     before = set(tmp_path.iterdir())
     code, output, errors = run("trivago", hotels, "--out", tmp_path / "rio.jsonl.zst")
@@ -113,7 +115,7 @@ def test_a_wrong_file_is_one_line_exit_two_and_nothing_at_out(run, hotels: Path,
 @pytest.mark.parametrize(
     "content", [b"", b"\x00\xff\x1f" * 99, b"a,b\n1,2\n", b"\x1f\x8b\x08\x00\x00", b"PAR1"]
 )
-def test_no_format_takes_garbage(run, tmp_path: Path, format_: str, content: bytes) -> None:  # type: ignore[no-untyped-def]
+def test_no_format_takes_garbage(run: Run, tmp_path: Path, format_: str, content: bytes) -> None:
     path = tmp_path / "garbage"
     path.write_bytes(content)
     code, _, errors = run(format_, path, "--out", tmp_path / "out.jsonl.zst")
@@ -123,7 +125,7 @@ def test_no_format_takes_garbage(run, tmp_path: Path, format_: str, content: byt
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_table_without_rows_is_refused(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_table_without_rows_is_refused(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text(COLUMNS + "\n")
     code, _, errors = run("trivago", path, "--out", tmp_path / "out.jsonl.zst")
@@ -142,15 +144,15 @@ def test_a_table_without_rows_is_refused(run, tmp_path: Path) -> None:  # type: 
     ],
 )
 def test_what_does_not_fit_together_is_refused(
-    run, tmp_path: Path, arguments: tuple[str, ...], message: str
-) -> None:  # type: ignore[no-untyped-def]
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
     code, _, errors = run(*arguments, "--out", tmp_path / "out.jsonl.zst")
     assert code == 2
     assert message in errors
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_named(run, hotels: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_that_is_not_there_is_named(run: Run, hotels: Path, tmp_path: Path) -> None:
     code, _, errors = run("trivago", hotels, "--out", tmp_path / "absent" / "rio.jsonl.zst")
     assert code == 2
     assert "absent" in errors

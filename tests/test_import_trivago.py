@@ -222,7 +222,8 @@ def test_the_rio_searches_are_read_whole() -> None:
     assert not skipped
     properties = trivago.properties(str(folder / "item_metadata.csv"))
     listings = list(trivago.listings(seen, properties))
-    assert {listing.market for listing in listings if listing.listing_id in dict(seen.cities)} <= {
+    seen_ids = {item for item, _ in seen.cities}
+    assert {listing.market for listing in listings if listing.listing_id in seen_ids} == {
         "Rio de Janeiro, Brazil"
     }
     assert sum(bool(listing.attributes) for listing in listings) == len(properties)

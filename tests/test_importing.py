@@ -56,8 +56,8 @@ def test_a_summary_counts_kinds_users_and_the_span_of_time() -> None:
 
 def test_listings_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "l.jsonl"
-    assert write_listings(path, [Listing(listing_id="a", price=5), Listing(listing_id="b")]) == 2
-    assert path.read_text() == '{"listing_id":"a","price":5.0}\n{"listing_id":"b"}\n'
+    assert write_listings(path, [Listing(listing_id="a", price=5.5), Listing(listing_id="b")]) == 2
+    assert path.read_text() == '{"listing_id":"a","price":5.5}\n{"listing_id":"b"}\n'
 
     def failing() -> Iterator[Listing]:
         yield Listing(listing_id="c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -88,14 +89,11 @@ def _whole(path: str, first: int, name: str, column: Any) -> Whole:
 
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("ms"))
-    try:
-        numbers: Whole = column.cast(pa.int64()).to_numpy()
-    except pa.ArrowException:
-        numbers = np.empty(0, np.int64)
-    if column.null_count or len(numbers) != len(column):
-        wrong = next(at for at, cell in enumerate(column.to_pylist()) if not _is_whole(cell))
-        found = column[wrong].as_py()
-        raise UserError(f"{path}:{first + wrong}: {WrongCell(name, 'a whole number', found)}")
+    if not _is_whole(column):
+        rows = range(1, len(column) + 1)
+        wrong = bisect_left(rows, True, key=lambda number: not _is_whole(column.slice(0, number)))
+        raise UserError(f"{path}:{first + wrong}: {WrongCell(name, 'a whole number', column[wrong].as_py())}")
+    numbers: Whole = column.cast(pa.int64()).to_numpy()
     outside = (numbers < 0) | (numbers > LAST_MS)
     if name == "click_timestamp" and outside.any():
         wrong, expected = int(outside.argmax()), "milliseconds since 1970, up to the year 9999"
@@ -103,8 +101,12 @@ def _whole(path: str, first: int, name: str, column: Any) -> Whole:
     return numbers
 
 
-def _is_whole(cell: object) -> bool:
+def _is_whole(column: Any) -> bool:
+    """Whether all of an arrow column are whole numbers of 64 bits."""
+    import pyarrow as pa
+
     try:
-        return int(str(cell)) == float(str(cell))
-    except ValueError:
+        column.cast(pa.int64())
+    except pa.ArrowException:
         return False
+    return not column.null_count

@@ -75,13 +75,9 @@ def choices(
     *,
     since: int = 0,
     until: int | None = None,
-    warm: int | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[Choice]:
-    """The searches of a recording whose choice is known, dated `since` <= timestamp < `until` (ms).
-
-    What is recorded before `warm` is left out: where given, states begin there.
-    """
+    """The searches of a recording whose choice is known, dated `since` <= timestamp < `until` (ms)."""
     chosen = _chosen(path, until)
     partitions: dict[int, Partition] = {}
     states: dict[int, Memory] = {}
@@ -91,7 +87,7 @@ def choices(
             on_progress(place)
             for at, partition in partitions.items():
                 _settle(partition, states[at])
-        if event is not None and not _within(event.timestamp, warm or 0, until):
+        if event is not None and not _within(event.timestamp, until):
             continue
         if number not in partitions:
             states[number] = Memory()
@@ -106,15 +102,15 @@ def choices(
         partition.apply(offset, record.timestamp, record.key, record.value)
 
 
-def _within(timestamp: int, since: int, until: int | None) -> bool:
-    return timestamp >= since and (until is None or timestamp < until)
+def _within(timestamp: int, until: int | None) -> bool:
+    return until is None or timestamp < until
 
 
 def _chosen(path: str | PathLike[str], until: int | None) -> dict[tuple[str, str], str]:
     """The listing first clicked or booked from each search, by user and search id."""
     chosen: dict[tuple[str, str], str] = {}
     for _, _, event in records(path):
-        if isinstance(event, Click | Booking) and event.search_id and _within(event.timestamp, 0, until):
+        if isinstance(event, Click | Booking) and event.search_id and _within(event.timestamp, until):
             chosen.setdefault((event.user_id, event.search_id), event.listing_id)
     return chosen
 

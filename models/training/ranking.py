@@ -18,6 +18,7 @@ from models.features import FEATURES, KNOTS
 from models.ranker import Ranker, places
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Ranking:
     shrinkage: float = 0.1
     """and of the squared weights, beside the loss summed over the searches."""
     steps: int = 100
+    support: int = 20
+    """Beyond the outermost knots that so many candidates lay at, a curve stays level."""
 
 
 def loss(scores: Tensor, searches: Tensor, chosen: Tensor) -> Tensor:
@@ -47,11 +50,25 @@ def loss(scores: Tensor, searches: Tensor, chosen: Tensor) -> Tensor:
     return (mass.log() + top - scores[chosen]).sum()
 
 
-def roughness(weights: Tensor) -> Tensor:
-    """The sum of the squared second differences along each curve, but over the knot of what is not known."""
-    bends = weights[:, 2:] - 2 * weights[:, 1:-1] + weights[:, :-2]
+def penalty(weights: Tensor, settings: Ranking) -> Tensor:
+    """What curves, [F, KNOTS], cost by themselves. The first knot of a feature that can be unknown stands apart."""
+    bends = weights.diff(n=2, dim=1)
     apart = torch.tensor([feature.apart for feature in FEATURES])
-    return bends[:, 1:].square().sum() + bends[~apart, 0].square().sum()
+    rough = bends[:, 1:].square().sum() + bends[~apart, 0].square().sum()
+    return settings.smoothness * rough + settings.shrinkage * weights.square().sum()
+
+
+def level(weights: Floats, knots: Ints, support: int) -> Floats:
+    """The curves, [F, KNOTS], level outside of what was seen; `knots` [n, F] are flat indices of the knots below."""
+    seen = np.bincount(knots.ravel(), minlength=weights.size + 1)
+    near = (seen + np.roll(seen, 1))[:-1].reshape(weights.shape) >= support
+    result = weights.copy()
+    for curve, supported, feature in zip(result, near, FEATURES, strict=True):
+        inside = np.flatnonzero(supported[feature.apart :]) + int(feature.apart)
+        if len(inside):
+            curve[feature.apart : inside[0]] = curve[inside[0]]
+            curve[inside[-1] :] = curve[inside[-1]]
+    return result
 
 
 def train(
@@ -81,11 +98,11 @@ def train(
         flat = weights.flatten()
         scores = (flat[at] * (1 - part) + flat[at + 1] * part).sum(dim=1)
         choice = loss(scores, searches, chosen)
-        value = choice + settings.smoothness * roughness(weights) + settings.shrinkage * weights.square().sum()
-        value.backward()
+        value = choice + penalty(weights, settings)
+        value.backward()  # type: ignore[no-untyped-call]
         calls += 1
         on_progress(min(calls, settings.steps), settings.steps, f"loss {choice.item() / len(examples):.3f}")
         return value
 
-    optimizer.step(closure)
-    return Ranker(weights.detach().numpy(), learned=True)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return Ranker(level(weights.detach().numpy(), knots, settings.support), learned=True)

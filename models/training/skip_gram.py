@@ -36,7 +36,7 @@ class SkipGram:
     """Positions in a block."""
     smoothing: float = 0.75
     """Negatives are drawn by frequency to this power."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,9 @@ def train(
             centres = table[centre].requires_grad_()
             others = around[rows].requires_grad_()
             windows = others[: len(span)].unfold(0, 2 * reach + 1, 1).transpose(1, 2)
-            value = loss(centres, windows, torch.from_numpy(wanted), others[len(span) :], torch.from_numpy(share))
+            value = loss(
+                centres, windows, torch.from_numpy(wanted), others[len(span) :], torch.from_numpy(share)
+            )
             moves = torch.autograd.grad(value, (centres, others))
             _descend(table, sums, centre, moves[0], settings.learning_rate)
             _descend(around, sums_around, rows, moves[1], settings.learning_rate)
@@ -98,7 +100,7 @@ def train(
             spent += value.item()
             steps += end - start
             on_progress(steps, total, f"epoch {epoch + 1}, loss {spent / (end - reach):.3f}")
-    return _unit(table.numpy())
+    return unit(table.numpy())
 
 
 def _shuffled(corpus: Corpus, reach: int, random: np.random.Generator) -> tuple[Ints, Ints]:
@@ -114,7 +116,7 @@ def _wanted(tokens: Ints, sessions: Ints, far: Ints, reach: int) -> Floats:
     view = np.lib.stride_tricks.sliding_window_view
     inner = slice(reach, len(tokens) - reach)
     distance = np.abs(np.arange(-reach, reach + 1))
-    wanted = view(sessions, 2 * reach + 1) == sessions[inner, None]
+    wanted: npt.NDArray[np.bool_] = view(sessions, 2 * reach + 1) == sessions[inner, None]
     wanted &= view(tokens, 2 * reach + 1) != tokens[inner, None]
     wanted &= distance <= far[:, None]
     return wanted.astype(np.float32)
@@ -129,7 +131,8 @@ def _descend(table: Tensor, sums: Tensor, rows: Tensor, moves: Tensor, learning_
     table[distinct] -= learning_rate * move / size.sqrt()
 
 
-def _unit(vectors: Floats) -> Floats:
+def unit(vectors: Floats) -> Floats:
+    """The vectors, [n, d], at length one; zeros stay zeros."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Floats = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return unit
+    scaled: Floats = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return scaled

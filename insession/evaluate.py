@@ -1,0 +1,121 @@
+"""`insession evaluate`: what a bundle is worth on a recording."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import numpy as np
+
+from insession.progress import Progress
+from insession.times import Time, text
+from models import bundle as bundle_
+from models.errors import UserError
+from models.evaluation import rerank as rerank_
+from models.evaluation.rerank import Scored
+
+SEED = 1
+"""Of the bootstrap: the same recording and bundle give the same table."""
+
+
+@click.group("evaluate")
+def command() -> None:
+    """Measure a bundle on recorded behaviour.
+
+    \b
+    Example:
+      insession evaluate rerank sim.jsonl.zst --bundle bundles
+    """
+
+
+@command.command("rerank")
+@click.argument("recording", type=click.Path(path_type=Path))
+@click.option(
+    "--bundle",
+    "bundle_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A bundle, or a folder of bundles whose `current` is taken.",
+)
+@click.option(
+    "--from",
+    "since",
+    type=Time(),
+    help="Score only searches from then on: an ISO date or time (UTC), or milliseconds. What came before still counts.",
+)
+@click.option("--until", type=Time(), help="Take the recording only up to this time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def rerank(recording: Path, bundle_path: Path, since: int | None, until: int | None, as_json: bool) -> None:
+    """Rank every recorded search whose choice is known with only what came before it, and compare.
+
+    The choice is the first of the search's results that was clicked or booked. `shown` is the list as the visitor saw
+    it, `seen-first` puts what was acted on in the open session on top, and `insession` is the bundle's ranking.
+    Targets are `seen` where the chosen listing was acted on in the open session before the search. Ranks count from 1;
+    the intervals are 95 % bootstrap intervals over users.
+
+    \b
+    Example:
+      insession import marketplace --visits 2000 --out sim.jsonl.zst
+      insession train sim.jsonl.zst --until 2024-12-31T12:00 --out bundles
+      insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-31T12:00
+    """
+    bundle = bundle_.load(bundle_path)
+    with Progress(f"ranking {recording.name}", unit="records") as progress:
+        choices = rerank_.choices(
+            recording, bundle, since=since or 0, until=until, on_progress=progress.update
+        )
+        scored = [rerank_.rerank(choice, bundle) for choice in choices]
+    if not scored:
+        raise UserError(f"{recording}: no search whose choice is known{_span(since, until)}")
+    report = rerank_.report(scored, np.random.default_rng(SEED))
+    warning = in_training(scored, bundle)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+    else:
+        click.echo(table(report, scored))
+        if warning:
+            click.echo(f"NOT HELD OUT: {warning}")
+
+
+def in_training(scored: list[Scored], bundle: bundle_.Bundle) -> str:
+    """What to say where the bundle was trained on searches that it is measured on; empty where it was not."""
+    until = bundle.manifest.training.trained_until
+    inside = sum(until is not None and one.choice.search.timestamp <= until for one in scored)
+    if until is None or not inside:
+        return ""
+    return (
+        f"{inside:,} of the {len(scored):,} searches are from the time this bundle was trained on"
+        f" (until {text(until)}); hold out with --until at training and --from here"
+    )
+
+
+def table(report: dict[str, Any], scored: list[Scored]) -> str:
+    """The report for people."""
+    lines = [
+        f"{'':12}{'targets':9}{'n':>7}   {'MRR':6} {'95 % interval':17} {'mean rank':10} {'95 % interval'}"
+    ]
+    for row in report["results"]:
+        head = f"{row['name']:12}{row['targets']:9}{row['n']:>7,}"
+        if not row["n"]:
+            lines.append(f"{head}   -")
+            continue
+        (low, high), (low_rank, high_rank) = row["mrr_ci"], row["mean_rank_ci"]
+        lines.append(
+            f"{head}   {row['mrr']:.3f}  [{low:.3f}, {high:.3f}]    {row['mean_rank']:<10.2f} [{low_rank:.2f}, {high_rank:.2f}]"
+        )
+    ranked = sum(one.outcome == "ranked" for one in scored)
+    lines.append(
+        f"{ranked:,} of {len(scored):,} searches were in an open session and re-ranked; the rest keep the caller's order"
+    )
+    return "\n".join(lines)
+
+
+def _span(since: int | None, until: int | None) -> str:
+    return (f" from {text(since)}" if since is not None else "") + (
+        f" until {text(until)}" if until is not None else ""
+    )

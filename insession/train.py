@@ -1,0 +1,126 @@
+"""`insession train`: a bundle from a recording."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from insession.progress import Progress
+from insession.times import Time, text
+from models import bundle as bundle_
+
+
+@click.command("train")
+@click.argument("recording", type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The folder of bundles to add to."
+)
+@click.option(
+    "--listings",
+    type=click.Path(path_type=Path),
+    help="What is known of the listings: parquet, CSV, JSON lines, or a recording of the topic.",
+)
+@click.option(
+    "--until", type=Time(), help="Learn only from what is before: an ISO date or time (UTC), or milliseconds."
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="With one, the same seed gives the same bundle.",
+)
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--dimensions", type=click.IntRange(2, 1024), default=32, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    recording: Path,
+    out: Path,
+    listings: Path | None,
+    until: int | None,
+    seed: int,
+    threads: int,
+    epochs: int,
+    dimensions: int,
+    as_json: bool,
+) -> None:
+    """Learn a bundle from RECORDING, add it to a folder of bundles and make it the current one.
+
+    Vectors come from the sessions. The ranker comes from searches whose choice is known, where there are enough;
+    else it is the default one. A listing that was not acted on near another has no vector: it is ranked by all
+    that is known of it but similarity.
+
+    \b
+    Example:
+      insession import marketplace --visits 2000 --out sim.jsonl.zst
+      insession train sim.jsonl.zst --listings sim.listings.jsonl --out bundles
+    """
+    from models.training import listing_files, pipeline
+    from models.training.skip_gram import SkipGram
+
+    started = time.perf_counter()
+    stage = _Stages()
+    known = listing_files.read_listings(listings) if listings else []
+    try:
+        made = pipeline.train(
+            recording,
+            known=known,
+            until=until,
+            seed=seed,
+            threads=threads,
+            embedding=SkipGram(dimensions=dimensions, epochs=epochs),
+            on_progress=stage.update,
+        )
+    finally:
+        stage.close()
+    path = bundle_.write(out, made, threads=threads)
+    facts = made.manifest.training
+    report = {
+        "bundle": path.name,
+        "path": str(path),
+        "listings": len(made.listings),
+        "listings_with_vector": facts.metrics["listings_with_vector"],
+        "dimensions": dimensions,
+        "events": facts.metrics["events"],
+        "sessions": facts.metrics["sessions"],
+        "ranker": facts.ranker,
+        "searches": facts.metrics["searches"],
+        "embeddings_until": facts.embeddings_until,
+        "trained_until": facts.trained_until,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+        return
+    click.echo(f"{path}: {report['seconds']:.1f} s")
+    click.echo(
+        f"  vectors   {report['listings_with_vector']:,} of {len(made.listings):,} listings,"
+        f" from {report['sessions']:,} sessions before {text(facts.embeddings_until or 0)}"
+    )
+    learned = f"learned from {report['searches']:,} searches"
+    default = f"the default: fewer than {pipeline.FEWEST} searches in a session with a known choice"
+    click.echo(f"  ranker    {learned if facts.ranker == 'learned' else default}")
+
+
+class _Stages:
+    """Progress of one thing after another."""
+
+    def __init__(self) -> None:
+        self.title = ""
+        self.shown: Progress | None = None
+
+    def update(self, title: str, done: int, total: int, note: str) -> None:
+        if title != self.title:
+            self.close()
+            self.title, self.shown = title, Progress(title, total or None)
+        if self.shown is not None:
+            self.shown.update(done, note)
+
+    def close(self) -> None:
+        if self.shown is not None:
+            self.shown.close()
+        self.shown = None

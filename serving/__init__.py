@@ -1,0 +1,1 @@
+"""The sidecar: follows the users' states and ranks with them over HTTP. The only room that imports starlette and uvicorn."""

@@ -1,0 +1,54 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Metrics:
+    """The sidecar's metrics, in a registry of their own."""
+
+    def __init__(self, bundle: str) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Histogram(
+            "insession_request_seconds",
+            "Time from reading a request to its answer, waiting for min_offset included",
+            ("route", "outcome"),
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self._children: dict[tuple[str, str], Histogram] = {}
+        self.updates = Counter(
+            "insession_updates_total", "Records read from a topic", ("topic",), registry=registry
+        )
+        self.unreadable = Counter(
+            "insession_unreadable_total", "Records that could not be read", ("topic",), registry=registry
+        )
+        self.resets = Counter(
+            "insession_resets_total", "Times the states were begun from nothing", registry=registry
+        )
+        self.users = Gauge("insession_users", "Users with a state", registry=registry)
+        self.behind = Gauge(
+            "insession_behind_offsets", "Offsets of the topics not yet read", registry=registry
+        )
+        self.age = Gauge(
+            "insession_states_age_seconds",
+            "Time since everything on the topics was last known to be read; NaN before the first time",
+            registry=registry,
+        )
+        self.ready = Gauge("insession_ready", "1 once caught up", registry=registry)
+        info = Gauge("insession_bundle", "The bundle in use", ("bundle",), registry=registry)
+        info.labels(bundle).set(1)
+
+    def observe(self, route: str, outcome: str, seconds: float) -> None:
+        """Count an answer and its time."""
+        child = self._children.get((route, outcome))
+        if child is None:
+            child = self._children[route, outcome] = self._requests.labels(route, outcome)
+        child.observe(seconds)
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return generate_latest(self._registry)

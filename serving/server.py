@@ -1,0 +1,102 @@
+"""Runs the sidecar: a socket, the store, the follower and uvicorn, until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from models import bundle as bundles
+from models.errors import UserError
+from models.store import Store
+from models.topics import Topics
+from serving import app, demo
+from serving.cluster import Client
+from serving.follower import Follower
+from serving.health import Health
+from serving.metrics import Metrics
+from serving.ranking import Ranking
+from serving.states import States
+
+DRAIN_SECONDS = 10
+"""How long requests under way may take once the sidecar is told to end: as long as the longest deadline."""
+
+
+def run(
+    *, client: Client, topics: Topics, bundle: Path, state: Path, host: str, port: int, page: bool = False
+) -> None:
+    """Serve until told to end. Prints where, once requests are answered; `port` 0 is a free one.
+
+    UserError where the bundle can't be read, the port is taken or another process has the store.
+    """
+    loaded = bundles.load(bundle)
+    loaded.index  # noqa: B018 -- read now, not within the first request that needs it
+    listening = _listen(host, port)
+    with contextlib.closing(Store(state)) as store:
+        metrics = Metrics(loaded.name)
+        ranking = Ranking(loaded, States(store.get))
+        follower = Follower(client, topics, store, ranking.states, metrics)
+        shown = demo.Demo(ranking, client, topics) if page else None
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            follower.start(asyncio.get_running_loop())
+            yield
+            follower.stop()
+
+        application = app.build(
+            ranking,
+            Health(follower.status, ranking, metrics),
+            metrics,
+            lifespan=lifespan,
+            pages=shown.routes() if shown else (),
+        )
+        config = uvicorn.Config(
+            application,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_serve(uvicorn.Server(config), listening))
+
+
+async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
+    # uvicorn drains, then raises the signal again for whoever handled it before: us, so that we end with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.005)
+    if server.started:
+        host, port = listening.getsockname()[:2]
+        print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    await serving
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address. UserError where that can't be had."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(1024)
+    except OSError as error:
+        says = error.strerror or str(error)
+        raise UserError(
+            f"can't listen on {host}:{port}: {says}; choose another with --port (0: a free one)"
+        ) from None
+    return listening

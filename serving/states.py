@@ -1,0 +1,74 @@
+"""The users' states as requests see them: read from the store, and waited for. Belongs to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from models.partition import Checkpoint, decode_embedding, user_key
+from models.recording import partition_of
+from models.sessions import UserEmbedding
+
+
+class Unreadable(Exception):
+    """A state of a version that this program does not read."""
+
+
+class States:
+    """What has been read of `user-embeddings`. `get` gives the store's value of a key."""
+
+    def __init__(self, get: Callable[[bytes], bytes | None]) -> None:
+        self._get = get
+        self.partitions = 0
+        """How many `clicks` has; 0 while that is not known."""
+        self.applied: dict[int, Checkpoint] = {}
+        """How far each partition of `clicks` is applied in the states that `user` gives."""
+        self._waiting: dict[int, dict[asyncio.Future[None], int]] = {}
+
+    def user(self, user_id: str) -> UserEmbedding | None:
+        """The user's record; None where there is none. Raises Unreadable where it can't be read."""
+        value = self._get(user_key(user_id.encode()))
+        if value is None:
+            return None
+        try:
+            return decode_embedding(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise Unreadable(str(error)) from None
+
+    def partition(self, user_id: str) -> int | None:
+        """Where Kafka's default puts the user's events; None while the number of partitions is not known."""
+        return partition_of(user_id.encode(), self.partitions) if self.partitions else None
+
+    def set(self, partitions: int, applied: Mapping[int, Checkpoint]) -> None:
+        """Begin with these positions, in place of all before."""
+        self.partitions = partitions
+        self.applied = {}
+        self.advance(applied)
+
+    def advance(self, applied: Mapping[int, Checkpoint]) -> None:
+        """The store now shows these partitions so far: whoever waited for that goes on."""
+        for partition, checkpoint in applied.items():
+            self.applied[partition] = checkpoint
+            for future, offset in list(self._waiting.get(partition, {}).items()):
+                if offset < checkpoint.next_offset and not future.done():
+                    future.set_result(None)
+
+    async def reached(self, partition: int, offset: int, seconds: float) -> bool:
+        """Whether the event at `offset` is included, waiting for it at most so long."""
+        checkpoint = self.applied.get(partition)
+        if checkpoint is not None and offset < checkpoint.next_offset:
+            return True
+        if seconds <= 0:
+            return False
+        waiting = self._waiting.setdefault(partition, {})
+        future = asyncio.get_running_loop().create_future()
+        waiting[future] = offset
+        try:
+            await asyncio.wait_for(future, seconds)
+        except TimeoutError:
+            return False
+        finally:
+            del waiting[future]
+        return True
