@@ -40,7 +40,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command("doctor")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="where the sidecar will listen"
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    show_default=True,
+    help="where the sidecar will listen",
 )
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @options("bootstrap", "topic_prefix", "bundle", "state")

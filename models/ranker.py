@@ -16,6 +16,8 @@ from models.features import FEATURES, FREQUENCY, KNOTS, NAMES, POSITION, RECENCY
 Floats = npt.NDArray[np.float32]
 
 
+DECIMALS = 6
+
 _LOW = np.array([feature.low for feature in FEATURES], np.float32)
 _PER_STEP = np.array([1 / feature.step for feature in FEATURES], np.float32)
 _FIRST = np.arange(len(FEATURES)) * KNOTS
@@ -45,7 +47,8 @@ class Ranker:
 
     def __init__(self, weights: Floats, *, learned: bool) -> None:
         """`weights`, float32 [F, KNOTS]: each feature's contribution at its knots."""
-        self.weights = np.ascontiguousarray(weights, np.float32)
+        # As they stand on disk, so that a bundle ranks alike before and after.
+        self.weights = np.round(weights.astype(np.float64), DECIMALS).astype(np.float32)
         self.learned = learned
         self._values = self.weights.ravel()
         self._rises = np.diff(self.weights, axis=1, append=self.weights[:, -1:]).ravel()
@@ -65,7 +68,7 @@ class Ranker:
     def encode(self) -> bytes:
         """The ranker as JSON."""
         curves = [
-            Curve(feature.name, feature.low, feature.step, [round(float(value), 6) for value in values])
+            Curve(feature.name, feature.low, feature.step, [round(float(value), DECIMALS) for value in values])
             for feature, values in zip(FEATURES, self.weights, strict=True)
         ]
         return msgspec.json.format(msgspec.json.encode(Curves(learned=self.learned, curves=curves)), indent=1)

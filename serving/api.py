@@ -74,7 +74,7 @@ class UserState(msgspec.Struct, frozen=True, kw_only=True):
     """From `as_of` to the moment answered for."""
 
 
-class RankedListing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RankedListing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A candidate in its new place. Positions count from 1."""
 
     listing_id: str

@@ -219,11 +219,12 @@ def _hit(listings: Listings, row: int, popularity: float, hue: float, chroma: fl
     for value in attributes.values():
         about += [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
     kind = listings.type(row)
+    name = name if isinstance(name, str) else f"{kind or 'Listing'} {listing}"
     return Hit(
         listing_id=listing,
         score=popularity,
-        name=name if isinstance(name, str) else f"{kind or 'Listing'} {listing}",
-        about=about[:4],
+        name=name,
+        about=[part for part in about if part not in name][:4],
         hue=round(hue),
         chroma=round(chroma, 3),
         price=listings.price(row),

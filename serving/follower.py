@@ -214,7 +214,7 @@ class Follower:
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
-                "fetch.wait.max.ms": 10,
+                "fetch.wait.max.ms": 25,
                 "fetch.error.backoff.ms": 50,
                 "log_level": 0,
             }

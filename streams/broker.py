@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def run(
+    home: Path | None, port: int | None = None, data: Path | None = None
+) -> AbstractContextManager[Broker]:
+    """Apache Kafka from `home`, or the embedded broker where there is none."""
+    return embedded(port) if home is None else kafka(home, port, data)
 
 
 @contextmanager

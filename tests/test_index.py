@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import index, listings
+from models.bundle import Floats
+from models.index import LARGE, Index
+from models.listings import Listing, Listings
+from tests.made import unit
+
+
+def named(markets: list[str | None]) -> Listings:
+    return listings.collect(
+        Listing(listing_id=f"l{row}", market=market) for row, market in enumerate(markets)
+    )
+
+
+def brute(vectors: Floats, query: Floats, k: int, rows: np.ndarray) -> list[int]:  # type: ignore[type-arg]
+    similarities = vectors[rows] @ query
+    return [int(row) for row in rows[np.argsort(-similarities, kind="stable")[:k]]]
+
+
+@pytest.mark.parametrize("size", [10, 1_000, 6_000])
+def test_recall_at_20_against_brute_force_is_at_least_95_percent(size: int) -> None:
+    vectors = unit(size, 16, seed=1)
+    made = Index.build(vectors, named([None] * size))
+    k = min(20, size)
+    hits = 0
+    for query in unit(50, 16, seed=2):
+        rows, similarities = made.nearest(query, 20)
+        assert len(rows) == len(set(rows.tolist())) == k
+        assert np.all(np.diff(similarities) <= 1e-6)
+        np.testing.assert_allclose(similarities, vectors[rows] @ query, atol=1e-5)
+        hits += len(set(rows.tolist()) & set(brute(vectors, query, k, np.arange(size))))
+    assert hits / (50 * k) >= 0.95
+
+
+def test_a_small_market_is_exact_and_a_large_one_has_a_graph_of_its_own() -> None:
+    size = LARGE * 2
+    markets: list[str | None] = ["small" if row % 40 == 0 else "large" for row in range(size)]
+    vectors, made_listings = unit(size, 16), named(markets)
+    made = Index.build(vectors, made_listings)
+    assert len(made.graphs) == 2
+    small, large = (np.array([row for row in range(size) if markets[row] == name]) for name in ("small", "large"))
+    hits = 0
+    for query in unit(20, 16, seed=3):
+        assert made.nearest(query, 7, market="small")[0].tolist() == brute(vectors, query, 7, small)
+        rows = made.nearest(query, 10, market="large")[0].tolist()
+        assert {markets[row] for row in rows} == {"large"}
+        hits += len(set(rows) & set(brute(vectors, query, 10, large)))
+    assert hits >= 190
+
+
+def test_excluded_rows_are_replaced_by_the_next_nearest() -> None:
+    vectors = unit(300, 8)
+    made = Index.build(vectors, named(["m"] * 300))
+    query = vectors[5]
+    best = brute(vectors, query, 12, np.arange(300))
+    for market in (None, "m"):
+        assert made.nearest(query, 5, market=market, exclude=set(best[:7]))[0].tolist() == best[7:12]
+
+
+def test_more_than_there_are_gives_all_and_an_unknown_market_none() -> None:
+    made = Index.build(unit(6, 4), named(["m", "m", None, None, None, None]))
+    assert len(made.nearest(np.ones(4), 100)[0]) == 6
+    assert sorted(made.nearest(np.ones(4), 100, market="m")[0].tolist()) == [0, 1]
+    assert len(made.nearest(np.ones(4), 100, market="elsewhere")[0]) == 0
+    assert len(made.nearest(np.ones(4), 0)[0]) == 0
+
+
+def test_listings_without_a_vector_are_never_found() -> None:
+    vectors = unit(30, 4)
+    vectors[10:] = 0
+    made = Index.build(vectors, named(["m"] * 30))
+    assert sorted(made.nearest(np.ones(4), 30)[0].tolist()) == list(range(10))
+    assert sorted(made.nearest(np.ones(4), 30, market="m")[0].tolist()) == list(range(10))
+    assert len(Index.build(np.zeros((3, 4), np.float32), named([None] * 3)).nearest(np.ones(4), 3)[0]) == 0
+
+
+def test_equal_vectors_are_all_found() -> None:
+    vectors = np.tile(unit(1, 8), (500, 1))
+    made = Index.build(vectors, named([None] * 500))
+    assert len(made.nearest(vectors[0], 100)[0]) == 100
+
+
+def test_what_was_saved_answers_alike_and_one_thread_gives_the_same_bytes(tmp_path: Path) -> None:
+    size = LARGE + 100
+    vectors = unit(size, 8)
+    made_listings = named(["m"] * (size - 10) + [None] * 10)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Index.build(vectors, made_listings).save(tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == [f"index-{0}.hnsw", index.ALL]
+    assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
+    loaded, built = Index.load(tmp_path / "one", vectors, made_listings), Index.build(vectors, made_listings)
+    for query in unit(10, 8, seed=4):
+        assert loaded.nearest(query, 10, market="m")[0].tolist() == built.nearest(query, 10, market="m")[0].tolist()

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from models import listings
+from models.listings import Listing
+
+KNOWN = (
+    Listing(listing_id="a", market="Rio", type="hotel", price=80, latitude=-22.9, longitude=-43.2),
+    Listing(listing_id="b", attributes={"pool": True, "stars": 3.0, "near": ("beach", "metro")}),
+    Listing(listing_id="c", market="Lisbon", price=0),
+)
+
+
+def test_listings_come_back_as_they_went_into_columns_and_json() -> None:
+    made = listings.decode(listings.collect(KNOWN).encode())
+    assert [made.get(row) for row in range(len(made))] == list(KNOWN)
+    assert made.row == {"a": 0, "b": 1, "c": 2}
+    assert listings.rows_of(made, ["c", "x", "a"]) == [2, -1, 0]
+    assert made.markets == ["Lisbon", "Rio"]
+    assert made.market_codes.tolist() == [1, listings.NOTHING, 0]
+    assert made.place(0) == (-22.9, -43.2)
+    assert made.place(1) is None
+
+
+def test_columns_that_say_nothing_take_no_room() -> None:
+    assert listings.collect([Listing(listing_id="a")]).encode() == b'{"listing_id":["a"]}'
+
+
+def test_an_id_that_stands_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        listings.collect([KNOWN[0], KNOWN[0]])
+
+
+def test_columns_of_different_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="length"):
+        listings.decode(b'{"listing_id":["a","b"],"price":[1.0]}')
