@@ -68,7 +68,9 @@ class Ranker:
     def encode(self) -> bytes:
         """The ranker as JSON."""
         curves = [
-            Curve(feature.name, feature.low, feature.step, [round(float(value), DECIMALS) for value in values])
+            Curve(
+                feature.name, feature.low, feature.step, [round(float(value), DECIMALS) for value in values]
+            )
             for feature, values in zip(FEATURES, self.weights, strict=True)
         ]
         return msgspec.json.format(msgspec.json.encode(Curves(learned=self.learned, curves=curves)), indent=1)

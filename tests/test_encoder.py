@@ -13,8 +13,10 @@ VECTORS = np.eye(4, dtype=np.float32)
 ROW = {"a": 0, "b": 1, "c": 2, "d": 3}
 KINDS: tuple[Kind, ...] = ("click", "wishlist", "inquiry", "booking", "rejection")
 
+HALF = Mean(decay=0.5)
 
-def encode(*events: object, settings: Mean = Mean(decay=0.5)) -> tuple[float, ...] | None:
+
+def encode(*events: object, settings: Mean = HALF) -> tuple[float, ...] | None:
     return Encoder(settings, VECTORS, ROW).encode(visit(*events))  # type: ignore[arg-type]
 
 
@@ -70,7 +72,10 @@ def test_an_embedding_is_a_rounded_unit_vector_and_the_naive_fold(steps: list[tu
     for event in events:
         if event.listing_id in made.listings.row and event.kind != "rejection":
             weight = getattr(made.manifest.encoder, event.kind)
-            fold = fold * made.manifest.encoder.decay + weight * made.vectors[made.listings.row[event.listing_id]]
+            fold = (
+                fold * made.manifest.encoder.decay
+                + weight * made.vectors[made.listings.row[event.listing_id]]
+            )
     if vector is None:
         assert not fold.any()
         return

@@ -71,9 +71,7 @@ def test_recency_stands_outside_where_the_newest_action_was_not_in_a_search() ->
 
 
 def test_a_rejection_is_nothing_the_visitor_did() -> None:
-    np.testing.assert_array_equal(
-        compute(act(0, "l1"), act(1, "l2", "rejection")), compute(act(0, "l1"))
-    )
+    np.testing.assert_array_equal(compute(act(0, "l1"), act(1, "l2", "rejection")), compute(act(0, "l1")))
     assert not compute(act(1, "l2", "rejection"))[:, FREQUENCY].any()
 
 

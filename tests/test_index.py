@@ -44,7 +44,9 @@ def test_a_small_market_is_exact_and_a_large_one_has_a_graph_of_its_own() -> Non
     vectors, made_listings = unit(size, 16), named(markets)
     made = Index.build(vectors, made_listings)
     assert len(made.graphs) == 2
-    small, large = (np.array([row for row in range(size) if markets[row] == name]) for name in ("small", "large"))
+    small, large = (
+        np.array([row for row in range(size) if markets[row] == name]) for name in ("small", "large")
+    )
     hits = 0
     for query in unit(20, 16, seed=3):
         assert made.nearest(query, 7, market="small")[0].tolist() == brute(vectors, query, 7, small)
@@ -98,4 +100,7 @@ def test_what_was_saved_answers_alike_and_one_thread_gives_the_same_bytes(tmp_pa
     assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
     loaded, built = Index.load(tmp_path / "one", vectors, made_listings), Index.build(vectors, made_listings)
     for query in unit(10, 8, seed=4):
-        assert loaded.nearest(query, 10, market="m")[0].tolist() == built.nearest(query, 10, market="m")[0].tolist()
+        assert (
+            loaded.nearest(query, 10, market="m")[0].tolist()
+            == built.nearest(query, 10, market="m")[0].tolist()
+        )

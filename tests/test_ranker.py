@@ -27,7 +27,9 @@ def test_contributions_add_up_to_the_score_exactly() -> None:
     made = Ranker(curves(), learned=True)
     matrix = np.random.default_rng(1).normal(size=(200, len(FEATURES))).astype(np.float32)
     np.testing.assert_array_equal(made.score(matrix), ranker.total(made.contributions(matrix)))
-    np.testing.assert_allclose(made.contributions(matrix).sum(axis=1), made.score(matrix), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        made.contributions(matrix).sum(axis=1), made.score(matrix), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_candidates_score_does_not_depend_on_the_others_in_the_matrix() -> None:

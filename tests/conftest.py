@@ -1,0 +1,51 @@
+"""Fixtures of the tests that need a broker, and the rule that in CI none of them may be skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streams import broker
+from streams.broker import Broker
+
+CI = bool(os.environ.get("CI"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """In CI a skipped test that needs Apache Kafka or recorded data has failed: nobody would notice that it never runs."""
+    report = yield
+    if CI and report.skipped and any(item.get_closest_marker(name) for name in ("kafka", "data")):  # type: ignore[attr-defined]
+        report.outcome = "failed"  # type: ignore[attr-defined]
+    return report
+
+
+def kafka_home() -> Path:
+    home = os.environ.get("KAFKA_HOME")
+    if not home:
+        pytest.skip("KAFKA_HOME is not set: no Apache Kafka to test with")
+    return Path(home)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Broker]:
+    """Apache Kafka, started once; tests use topics with a prefix of their own."""
+    with broker.kafka(kafka_home()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[Broker]:
+    """The embedded broker, started once."""
+    with broker.embedded() as running:
+        yield running
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def any_broker(request: pytest.FixtureRequest) -> Broker:
+    """Both brokers in turn."""
+    running: Broker = request.getfixturevalue(request.param)
+    return running
