@@ -188,7 +188,8 @@ class Demo:
         key = (bundle.name, market)
         if key not in self._colours:
             centred = bundle.vectors[rows].astype(np.float64)
-            centred -= centred.mean(axis=0)
+            has = centred.any(axis=1)
+            centred[has] -= centred[has].mean(axis=0) if has.any() else 0.0  # without a vector: grey
             _, _, axes = np.linalg.svd(centred, full_matrices=False)
             plane = np.zeros((len(rows), 2))
             plane[:, : min(2, len(axes))] = centred @ axes[:2].T

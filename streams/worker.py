@@ -34,12 +34,17 @@ from streams.topics import Client, cluster_id, require
 log = logging.getLogger("insession.worker")
 
 
+FETCH_WAIT_MS = 25
+"""How long a fetch waits for records. Kafka answers as soon as there are any; the embedded broker only then, and Faust's 1,500 ms would be each click's delay."""
+
+
 class Thread(driver.AIOKafkaConsumerThread):
     """Faust's consumer, told to leave out what aborted transactions wrote: by itself Faust reads it."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer
 
 

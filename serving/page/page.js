@@ -22,7 +22,7 @@ let places = new Map(); // listing -> position in the ranking before
 
 function newVisit() {
   const user = `visitor-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`;
-  return { user, opened: [], saved: new Set(), last: null, times: [] };
+  return { user, opened: new Set(), saved: new Set(), listings: new Map(), last: null, times: [] };
 }
 
 async function call(path, body) {
@@ -76,8 +76,9 @@ async function act(type, listing) {
   await tell({ type, listing_id: listing, search_id: search.search_id });
   const answer = await rank();
   const hit = search.candidates.get(listing);
-  if (type === "click") visit.opened.push(hit);
-  else visit.saved.add(listing);
+  (type === "click" ? visit.opened : visit.saved).add(listing);
+  visit.listings.delete(listing); // the newest stands last
+  visit.listings.set(listing, hit);
   const before = places.get(listing);
   show(answer, listing);
   // The frame that shows the new order has to be painted too.
@@ -135,7 +136,7 @@ function fillRow(row, result, parts, acted) {
   moved.className = `move ${up > 0 ? "up" : up < 0 ? "down" : ""}`;
   moved.textContent = up > 0 ? `▲ ${up}` : up < 0 ? `▼ ${-up}` : "";
   moved.setAttribute("aria-label", up ? `${up > 0 ? "up" : "down"} ${Math.abs(up)}` : "");
-  row.classList.toggle("seen", visit.opened.some((hit) => hit.listing_id === result.listing_id));
+  row.classList.toggle("seen", visit.opened.has(result.listing_id));
   row.classList.toggle("just", acted);
   row.querySelector(".save").setAttribute("aria-pressed", visit.saved.has(result.listing_id));
   bars(row.querySelector(".why"), parts);
@@ -196,7 +197,7 @@ function move(rows, tops) {
 }
 
 function showVisit() {
-  $("seen").replaceChildren(...visit.opened.slice(-24).map((hit) => {
+  $("seen").replaceChildren(...[...visit.listings.values()].slice(-24).map((hit) => {
     const item = document.createElement("li");
     item.className = "swatch";
     item.title = hit.name;
