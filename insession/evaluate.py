@@ -10,6 +10,8 @@ import click
 import msgspec
 import numpy as np
 
+from insession.broker import kafka_home
+from insession.online import compare
 from insession.progress import Progress
 from insession.times import Time, text
 from models import bundle as bundle_
@@ -47,14 +49,33 @@ def command() -> None:
     help="Score only searches from then on: an ISO date or time (UTC), or milliseconds. What came before still counts.",
 )
 @click.option("--until", type=Time(), help="Take the recording only up to this time.")
+@click.option(
+    "--online",
+    is_flag=True,
+    help="Also play the recording through a broker, a worker and a sidecar that really run, and compare each ranking.",
+)
+@click.option(
+    "--bootstrap",
+    help="With --online: a Kafka that runs (host:port), where topics of their own are made and deleted.  [default: a broker is started]",
+)
+@kafka_home
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def rerank(recording: Path, bundle_path: Path, since: int | None, until: int | None, as_json: bool) -> None:
+def rerank(
+    recording: Path,
+    bundle_path: Path,
+    since: int | None,
+    until: int | None,
+    online: bool,
+    bootstrap: str | None,
+    kafka_home: Path | None,
+    as_json: bool,
+) -> None:
     """Rank every recorded search whose choice is known with only what came before it, and compare.
 
     The choice is the first of the search's results that was clicked or booked. `shown` is the list as the visitor saw
     it, `seen-first` puts what was acted on in the open session on top, and `insession` is the bundle's ranking.
     Targets are `seen` where the chosen listing was acted on in the open session before the search. Ranks count from 1;
-    the intervals are 95 % bootstrap intervals over users.
+    the intervals are 95 % bootstrap intervals over users. With --online it exits with 1 where a ranking differs.
 
     \b
     Example:
@@ -62,6 +83,12 @@ def rerank(recording: Path, bundle_path: Path, since: int | None, until: int | N
       insession train sim.jsonl.zst --until 2024-12-31T12:00 --out bundles
       insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-31T12:00
     """
+    if (bootstrap or kafka_home) and not online:
+        raise click.UsageError("--bootstrap and --kafka-home go with --online")
+    if bootstrap and kafka_home:
+        raise click.UsageError(
+            "--bootstrap names a broker that runs, --kafka-home one to start: give one of them"
+        )
     bundle = bundle_.load(bundle_path)
     with Progress(f"ranking {recording.name}", unit="records") as progress:
         choices = rerank_.choices(
@@ -71,6 +98,19 @@ def rerank(recording: Path, bundle_path: Path, since: int | None, until: int | N
     if not scored:
         raise UserError(f"{recording}: no search whose choice is known{_span(since, until)}")
     report = rerank_.report(scored, np.random.default_rng(SEED))
+    differences = []
+    if online:
+        with Progress("asking a sidecar", len(scored), "searches") as progress:
+            differences = compare(
+                recording,
+                bundle_path,
+                scored,
+                until=until,
+                bootstrap=bootstrap,
+                kafka_home=kafka_home,
+                on_progress=progress.update,
+            )
+        report["online"] = {"n": len(scored), "differences": differences}
     warning = in_training(scored, bundle)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
@@ -80,6 +120,13 @@ def rerank(recording: Path, bundle_path: Path, since: int | None, until: int | N
         click.echo(table(report, scored))
         if warning:
             click.echo(f"NOT HELD OUT: {warning}")
+        if online:
+            equal = len(scored) - len(differences)
+            click.echo(f"online: {equal:,} of {len(scored):,} rankings by a running sidecar equal these")
+            for difference in differences[:1]:
+                click.echo(f"the first that differs: {msgspec.json.encode(difference).decode()}")
+    if differences:
+        sys.exit(1)
 
 
 def in_training(scored: list[Scored], bundle: bundle_.Bundle) -> str:

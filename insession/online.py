@@ -92,7 +92,10 @@ def running(
         )
         sidecar = stack.enter_context(closing(Sidecar(serving.line.removeprefix("serving on "))))
         sidecar.wait_until_ready()
-        yield client, names, sidecar
+        try:
+            yield client, names, sidecar
+        finally:
+            topics.delete(client, names)
 
 
 def compare(

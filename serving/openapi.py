@@ -11,6 +11,8 @@ from models.events import Id
 from serving import api
 from serving.problems import MAX_BODY, TYPES
 
+VERSION = "1.0.0"
+"""Of the API, not of the program."""
 REF = "#/components/schemas/{name}"
 JSON, PROBLEM = "application/json", "application/problem+json"
 
@@ -81,8 +83,8 @@ OPERATIONS = (
 )
 
 
-def document(version: str) -> dict[str, Any]:
-    """The document of this version of the program."""
+def document() -> dict[str, Any]:
+    """The document."""
     types: list[Any] = [api.Problem]
     for operation in OPERATIONS:
         types += [type_ for type_ in (operation.request, operation.response) if type_ is not None]
@@ -96,7 +98,7 @@ def document(version: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "insession sidecar",
-            "version": version,
+            "version": VERSION,
             "summary": "Re-ranks a search's results for what the visitor is looking for now",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

@@ -151,6 +151,18 @@ def _wrong(topic: Found, topics: Topics, clicks: Found | None) -> str:
     return ""
 
 
+def delete(client: Client, topics: Topics) -> None:
+    """Delete the topics that are there, as after a trial run. UserError where the broker refuses."""
+    admin = AdminClient({**client, "log_level": 0})
+    for name, future in admin.delete_topics(
+        list(describe(client, topics.all)), operation_timeout=SECONDS
+    ).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            raise UserError(f"the topic {name} can't be deleted: {error.args[0].str()}") from None
+
+
 def require(client: Client, topics: Topics) -> dict[str, Found]:
     """The topics, all there and as they must be. UserError that says what is wrong and what to do."""
     found = describe(client, topics.all)

@@ -58,10 +58,11 @@ def penalty(weights: Tensor, settings: Ranking) -> Tensor:
     return settings.smoothness * rough + settings.shrinkage * weights.square().sum()
 
 
-def level(weights: Floats, knots: Ints, support: int) -> Floats:
-    """The curves, [F, KNOTS], level outside of what was seen; `knots` [n, F] are flat indices of the knots below."""
-    seen = np.bincount(knots.ravel(), minlength=weights.size + 1)
-    near = (seen + np.roll(seen, 1))[:-1].reshape(weights.shape) >= support
+def level(weights: Floats, knots: Ints, between: Floats, support: int) -> Floats:
+    """The curves, [F, KNOTS], level outside of what was seen: `knots` and `between`, [n, F], as `ranker.places` gives."""
+    below = np.bincount(knots.ravel(), minlength=weights.size)
+    above = np.bincount(knots[between > 0] + 1, minlength=weights.size)
+    near = (below + above).reshape(weights.shape) >= support
     result = weights.copy()
     for curve, supported, feature in zip(result, near, FEATURES, strict=True):
         inside = np.flatnonzero(supported[feature.apart :]) + int(feature.apart)
@@ -105,4 +106,4 @@ def train(
         return value
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return Ranker(level(weights.detach().numpy(), knots, settings.support), learned=True)
+    return Ranker(level(weights.detach().numpy(), knots, between, settings.support), learned=True)
