@@ -1,4 +1,4 @@
-"""The contracts as files, made from the types: `python -m insession.contracts` writes them into docs/."""
+"""The contracts as documents, from the types: `python -m insession.contracts` writes docs/schemas and docs/openapi.json."""
 
 from __future__ import annotations
 
@@ -7,27 +7,50 @@ from typing import Any
 
 import msgspec
 
+from models.bundle import Manifest
+from models.events import Event
+from models.history import ClosedSession, History
+from models.listings import Listing
+from models.partition import Checkpoint
+from models.recording import Header
+from models.sessions import UserEmbedding
 from serving import openapi
 
 DOCS = Path(__file__).parent.parent / "docs"
+SCHEMAS: dict[str, Any] = {
+    "clicks": Event,
+    "listings": Listing,
+    "user-embeddings": UserEmbedding,
+    "user-embeddings-checkpoint": Checkpoint,
+    "user-histories": History,
+    "sessions": ClosedSession,
+    "recording-header": Header,
+    "bundle-manifest": Manifest,
+}
+"""By the name of the file: the value of each topic, and the heads of what is on disk."""
 
 
-def documents() -> dict[str, Any]:
-    """Each document by its path in docs/."""
-    return {"openapi.json": openapi.document()}
+def documents() -> dict[Path, bytes]:
+    """Each document's path and bytes."""
+    made = {
+        DOCS / "schemas" / f"{name}.json": _json(
+            {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(type_)}
+        )
+        for name, type_ in SCHEMAS.items()
+    }
+    made[DOCS / "openapi.json"] = _json(openapi.document())
+    return made
 
 
-def text(document: Any) -> str:
-    """A document as it stands in its file."""
-    return msgspec.json.format(msgspec.json.encode(document, order="deterministic"), indent=2).decode() + "\n"
+def _json(document: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document, order="sorted"), indent=2) + b"\n"
 
 
 def main() -> None:
     """Write them all."""
-    for name, document in documents().items():
-        path = DOCS / name
+    for path, content in documents().items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text(document), encoding="utf-8")
+        path.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
 
 from insession.broker import kafka_home
-from insession.processes import insession
+from insession.processes import COMMAND, insession
 from insession.progress import Progress
 from insession.sidecar import Sidecar
 from models.errors import UserError
@@ -136,7 +136,7 @@ def _running(
 
 def _insession(*arguments: object) -> None:
     """Run a command as a user would; what it says goes to stderr."""
-    command = [sys.executable, "-m", "insession.main", *map(str, arguments)]
+    command = [*COMMAND, *map(str, arguments)]
     done = subprocess.run(command, stdout=sys.stderr, check=False)
     if done.returncode != 0:
         raise UserError(f"`insession {arguments[0]}` failed with code {done.returncode}")

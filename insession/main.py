@@ -24,6 +24,9 @@ VERBS = {
     "doctor": "insession.doctor",
 }
 
+EXTRA = ("torch", "pyarrow")
+"""What only the extra `train` installs."""
+
 
 class Verbs(click.Group):
     """A group whose commands are each in a module of their own."""
@@ -51,6 +54,11 @@ def main() -> None:
         group(prog_name="insession")
     except UserError as error:
         print(f"insession: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        print(f"insession: this needs {error.name}: pip install 'insession[train]'", file=sys.stderr)
         sys.exit(2)
 
 

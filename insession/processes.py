@@ -17,6 +17,8 @@ from models.errors import UserError
 from streams.broker import end
 
 READY_SECONDS = 90.0
+COMMAND = (sys.executable, "-P", "-m", "insession.main")
+"""The command in this environment. -P: a `models` package in the current folder is the user's, not ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def insession(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as errors:
         popen = subprocess.Popen(
-            [sys.executable, "-m", "insession.main", *arguments],
+            [*COMMAND, *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,

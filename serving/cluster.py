@@ -75,7 +75,7 @@ def look(admin: AdminClient, names: tuple[str, ...]) -> Found:
     """The topics of these names; the first one's setting says how long tombstones are kept. Raises Away."""
     cluster = str(_result(admin.describe_cluster(request_timeout=SECONDS)).cluster_id)
     described = admin.describe_topics(TopicCollection(list(names)), request_timeout=SECONDS)
-    topics = {name: _result(future) for name, future in described.items()}
+    topics = {name: _topic(name, future) for name, future in described.items()}
     resource = ConfigResource(ResourceType.TOPIC, names[0])
     [configured] = admin.describe_configs([resource], request_timeout=SECONDS).values()
     entry = _result(configured).get("delete.retention.ms")
@@ -85,6 +85,13 @@ def look(admin: AdminClient, names: tuple[str, ...]) -> Found:
         partitions={name: len(topic.partitions) for name, topic in topics.items()},
         tombstones_ms=int(entry.value) if entry is not None and entry.value else DAY_MS,
     )
+
+
+def _topic(name: str, future: Future[Any]) -> Any:
+    try:
+        return _result(future)
+    except Away as error:
+        raise Away(f"the topic {name}: {error}; `insession topics` makes what is missing") from None
 
 
 def _result(future: Future[Any]) -> Any:

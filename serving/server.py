@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -37,6 +38,7 @@ def run(
     """
     loaded = bundles.load(bundle)
     loaded.index  # noqa: B018 -- read now, not within the first request that needs it
+    gc.freeze()  # what is loaded now stays: collections need not look at it again
     listening = _listen(host, port)
     with contextlib.closing(Store(state)) as store:
         metrics = Metrics(loaded.name)

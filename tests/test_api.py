@@ -4,68 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import msgspec
 import numpy as np
 import pytest
-from starlette.applications import Starlette
-from starlette.testclient import TestClient
 
-from models.bundle import Bundle
-from models.partition import Checkpoint, user_key
+from models.partition import user_key
 from models.rank import Candidate, rank
-from models.sessions import WINDOWS, UserEmbedding
-from serving import api, app
-from serving.follower import Status
-from serving.health import Health
-from serving.metrics import Metrics
+from models.sessions import WINDOWS
+from serving import api
 from serving.problems import MAX_BODY
-from serving.ranking import Ranking
-from serving.states import States
-from tests.made import START, a_bundle, act, show, user_in
+from tests.made import START, a_bundle
+from tests.served import BUNDLE, NOW, USER, Client, Served, applied
 
-BUNDLE = a_bundle(60, markets=["here"] * 40 + ["there"] * 20)
-USER = user_in(BUNDLE, show(0, "l3", "l7", "l9"), act(1, "l7"), act(2, "l9", "wishlist"))
-NOW = USER.as_of + 1_000
 LIST = [f"l{row}" for row in range(20)]
 JSON = {"content-type": "application/json"}
 
 
-def applied(next_offset: int) -> Checkpoint:
-    return Checkpoint(next_offset=next_offset, watermark=START, cluster="c", topics={})
-
-
-class Made:
-    """A sidecar whose states are a dict."""
-
-    def __init__(self, bundle: Bundle = BUNDLE) -> None:
-        self.values: dict[bytes, bytes] = {}
-        self.states = States(self.values.get)
-        self.states.set(1, {0: applied(10)})
-        self.status = Status(caught_up=True, problem="", behind=0, seen=NOW, users=1)
-        self.metrics = Metrics(bundle.name)
-        self.ranking = Ranking(bundle, self.states)
-        self.app: Starlette = app.build(
-            self.ranking, Health(self.status, self.ranking, self.metrics), self.metrics
-        )
-        self.put(USER)
-
-    def put(self, user: UserEmbedding) -> None:
-        self.values[user_key(user.user_id.encode())] = msgspec.json.encode(user)
+@pytest.fixture
+def made() -> Served:
+    return Served()
 
 
 @pytest.fixture
-def made() -> Made:
-    return Made()
-
-
-@pytest.fixture
-def client(made: Made) -> Iterator[TestClient]:
-    with TestClient(made.app) as client:
-        yield client
+def client(made: Served) -> Client:
+    return Client(made.app)
 
 
 def asked(**changes: Any) -> dict[str, Any]:
@@ -73,7 +39,7 @@ def asked(**changes: Any) -> dict[str, Any]:
     return {"user_id": "u", "candidates": candidates, "timestamp": NOW, **changes}
 
 
-def ranked(client: TestClient, **changes: Any) -> dict[str, Any]:
+def ranked(client: Client, **changes: Any) -> dict[str, Any]:
     answer = client.post("/v1/rank", json=asked(**changes))
     assert answer.status_code == 200, answer.text
     said: dict[str, Any] = answer.json()
@@ -95,7 +61,7 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     return said
 
 
-def test_rank_answers_what_the_floor_ranks(client: TestClient) -> None:
+def test_rank_answers_what_the_floor_ranks(client: Client) -> None:
     answer = ranked(client)
     same = rank(BUNDLE, USER, [Candidate(listing) for listing in LIST], timestamp=NOW)
     assert answer["outcome"] == "ranked"
@@ -111,11 +77,11 @@ def test_rank_answers_what_the_floor_ranks(client: TestClient) -> None:
     assert 0 < answer["took_ms"] < 10_000
 
 
-def test_every_answer_has_an_id_of_its_own(client: TestClient) -> None:
+def test_every_answer_has_an_id_of_its_own(client: Client) -> None:
     assert ranked(client)["rank_id"] != ranked(client)["rank_id"]
 
 
-def test_explained_contributions_add_up_to_the_score(client: TestClient) -> None:
+def test_explained_contributions_add_up_to_the_score(client: Client) -> None:
     answer = ranked(
         client, explain=True, candidates=[{"listing_id": "l1"}, {"listing_id": "x"}, {"listing_id": "l9"}]
     )
@@ -127,7 +93,7 @@ def test_explained_contributions_add_up_to_the_score(client: TestClient) -> None
             assert sum(result["contributions"].values()) == pytest.approx(result["score"], abs=1e-5)
 
 
-def test_an_unknown_user_gets_the_callers_order(client: TestClient) -> None:
+def test_an_unknown_user_gets_the_callers_order(client: Client) -> None:
     answer = ranked(client, user_id="nobody")
     assert answer["outcome"] == "unknown-user"
     assert answer["state"] is None
@@ -135,34 +101,34 @@ def test_an_unknown_user_gets_the_callers_order(client: TestClient) -> None:
     assert "score" not in answer["results"][0]
 
 
-def test_after_the_gap_there_is_no_session(client: TestClient) -> None:
+def test_after_the_gap_there_is_no_session(client: Client) -> None:
     answer = ranked(client, timestamp=USER.as_of + WINDOWS.gap + 1)
     assert answer["outcome"] == "no-session"
     assert order(answer) == LIST
     assert ranked(client, timestamp=USER.as_of + WINDOWS.gap)["outcome"] == "ranked"
 
 
-def test_without_a_timestamp_it_is_now(client: TestClient) -> None:
+def test_without_a_timestamp_it_is_now(client: Client) -> None:
     body = asked()
     del body["timestamp"]
     assert client.post("/v1/rank", json=body).json()["outcome"] == "no-session"  # the session is of 2023
 
 
-def test_listings_that_nobody_knows_keep_the_callers_order(client: TestClient) -> None:
+def test_listings_that_nobody_knows_keep_the_callers_order(client: Client) -> None:
     answer = ranked(client, candidates=[{"listing_id": "x"}, {"listing_id": "y"}])
     assert answer["outcome"] == "no-known-candidates"
     assert [result["known"] for result in answer["results"]] == [False, False]
     assert ranked(client, candidates=[])["results"] == []
 
 
-def test_a_vector_of_another_bundle_is_stale(made: Made, client: TestClient) -> None:
+def test_a_vector_of_another_bundle_is_stale(made: Served, client: Client) -> None:
     made.put(msgspec.structs.replace(USER, bundle="0123456789abcdef"))
     answer = ranked(client)
     assert answer["stale"]
     assert answer["outcome"] == "ranked"
 
 
-def test_a_state_that_cant_be_read_is_named_and_the_list_comes_back(made: Made, client: TestClient) -> None:
+def test_a_state_that_cant_be_read_is_named_and_the_list_comes_back(made: Served, client: Client) -> None:
     made.values[user_key(b"u")] = b'{"version": 9}'
     answer = ranked(client)
     assert answer["outcome"] == "unreadable-state"
@@ -170,7 +136,7 @@ def test_a_state_that_cant_be_read_is_named_and_the_list_comes_back(made: Made, 
 
 
 def test_a_model_that_fails_gives_the_callers_order(
-    made: Made, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    made: Served, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
@@ -182,11 +148,11 @@ def test_a_model_that_fails_gives_the_callers_order(
     assert 'outcome="failed"' in client.get("/metrics").text
 
 
-def test_an_offset_that_is_applied_is_not_waited_for(client: TestClient) -> None:
+def test_an_offset_that_is_applied_is_not_waited_for(client: Client) -> None:
     assert ranked(client, min_offset=9, deadline_ms=0)["outcome"] == "ranked"
 
 
-def test_past_the_deadline_the_callers_order_comes_back(client: TestClient) -> None:
+def test_past_the_deadline_the_callers_order_comes_back(client: Client) -> None:
     answer = ranked(client, min_offset=10, deadline_ms=20)
     assert answer["outcome"] == "deadline"
     assert order(answer) == LIST
@@ -194,7 +160,7 @@ def test_past_the_deadline_the_callers_order_comes_back(client: TestClient) -> N
     assert ranked(client, min_offset=0, partition=7, deadline_ms=0)["outcome"] == "deadline"
 
 
-def test_a_request_waits_until_its_click_is_applied(made: Made) -> None:
+def test_a_request_waits_until_its_click_is_applied(made: Served) -> None:
     clicked = msgspec.structs.replace(USER, offset=10)
 
     async def ask() -> None:
@@ -217,7 +183,7 @@ def test_a_request_waits_until_its_click_is_applied(made: Made) -> None:
     asyncio.run(ask())
 
 
-def test_an_unknown_user_is_waited_for_where_kafka_puts_the_user(made: Made, client: TestClient) -> None:
+def test_an_unknown_user_is_waited_for_where_kafka_puts_the_user(made: Served, client: Client) -> None:
     made.states.set(1, {0: applied(5)})
     assert ranked(client, user_id="nobody", min_offset=4, deadline_ms=0)["outcome"] == "unknown-user"
     assert ranked(client, user_id="nobody", min_offset=5, deadline_ms=0)["outcome"] == "deadline"
@@ -246,13 +212,13 @@ def test_an_unknown_user_is_waited_for_where_kafka_puts_the_user(made: Made, cli
         ({"min_ofset": 3}, "$.min_ofset"),
     ],
 )
-def test_a_wrong_field_is_named(client: TestClient, changes: dict[str, Any], field: str) -> None:
+def test_a_wrong_field_is_named(client: Client, changes: dict[str, Any], field: str) -> None:
     said = problem(client.post("/v1/rank", json=asked(**changes)), 400)
     assert said["field"] == field
     assert said["detail"]
 
 
-def test_a_missing_field_is_named(client: TestClient) -> None:
+def test_a_missing_field_is_named(client: Client) -> None:
     assert problem(client.post("/v1/rank", json={"user_id": "u"}), 400)["field"] == "$.candidates"
 
 
@@ -260,30 +226,30 @@ def test_a_missing_field_is_named(client: TestClient) -> None:
     "body",
     [b"", b"{", b"[]x", b"\xff", b'{"user_id": "\\ud800"}', b"[" * 100_000, b'{"user_id": 1e999}', b"null"],
 )
-def test_what_is_not_a_request_is_refused(client: TestClient, body: bytes) -> None:
+def test_what_is_not_a_request_is_refused(client: Client, body: bytes) -> None:
     problem(client.post("/v1/rank", content=body, headers=JSON), 400)
     problem(client.post("/v1/recommend", content=body, headers=JSON), 400)
 
 
-def test_a_thousand_candidates_are_ranked(client: TestClient) -> None:
+def test_a_thousand_candidates_are_ranked(client: Client) -> None:
     answer = ranked(client, candidates=[{"listing_id": f"l{at}"} for at in range(1_000)])
     assert sorted(order(answer)) == sorted(f"l{at}" for at in range(1_000))
 
 
-def test_a_body_too_large_is_refused(client: TestClient) -> None:
+def test_a_body_too_large_is_refused(client: Client) -> None:
     room = MAX_BODY - len(json.dumps(asked(user_id="nobody")))
     padded = json.dumps(asked(user_id="nobody")) + " " * room
     assert client.post("/v1/rank", content=padded, headers=JSON).status_code == 200
     problem(client.post("/v1/rank", content=padded + " ", headers=JSON), 413)
 
-    def endless() -> Iterator[bytes]:  # without a content-length, so that it must be counted
+    async def endless() -> AsyncIterator[bytes]:  # without a content-length, so that it must be counted
         for _ in range(40):
             yield b" " * 65_536
 
     problem(client.post("/v1/rank", content=endless(), headers=JSON), 413)
 
 
-def test_what_is_not_there_and_wrong_methods_are_problems(client: TestClient) -> None:
+def test_what_is_not_there_and_wrong_methods_are_problems(client: Client) -> None:
     problem(client.get("/v1/nothing"), 404)
     problem(client.post("/v1/rank/", json=asked()), 404)
     answer = client.get("/v1/rank")
@@ -291,7 +257,7 @@ def test_what_is_not_there_and_wrong_methods_are_problems(client: TestClient) ->
     assert answer.headers["allow"] == "POST"
 
 
-def test_similar_listings_are_the_nearest(client: TestClient) -> None:
+def test_similar_listings_are_the_nearest(client: Client) -> None:
     answer = client.get("/v1/similar/l5", params={"k": 5}).json()
     similarities = BUNDLE.vectors @ BUNDLE.vectors[5]
     nearest = [int(row) for row in np.argsort(-similarities) if row != 5][:5]
@@ -301,7 +267,7 @@ def test_similar_listings_are_the_nearest(client: TestClient) -> None:
     assert {result["listing_id"] for result in within} == {f"l{row}" for row in range(40, 60)}
 
 
-def test_similar_refuses_what_it_does_not_know(client: TestClient) -> None:
+def test_similar_refuses_what_it_does_not_know(client: Client) -> None:
     problem(client.get("/v1/similar/nothing/with/slashes"), 404)
     for k in ("0", "251", "many", "1.5"):
         assert problem(client.get("/v1/similar/l5", params={"k": k}), 400)["field"] == "k"
@@ -310,11 +276,11 @@ def test_similar_refuses_what_it_does_not_know(client: TestClient) -> None:
 def test_a_listing_without_a_vector_has_nothing_near() -> None:
     vectors = BUNDLE.vectors.copy()
     vectors[5] = 0
-    with TestClient(Made(a_bundle(vectors=vectors)).app) as client:
-        assert client.get("/v1/similar/l5").json()["results"] == []
+    client = Client(Served(a_bundle(vectors=vectors)).app)
+    assert client.get("/v1/similar/l5").json()["results"] == []
 
 
-def test_recommendations_go_with_the_session(client: TestClient) -> None:
+def test_recommendations_go_with_the_session(client: Client) -> None:
     body = {"user_id": "u", "k": 5, "timestamp": NOW, "explain": True}
     answer = client.post("/v1/recommend", json=body).json()
     assert answer["outcome"] == "ranked"
@@ -329,7 +295,7 @@ def test_recommendations_go_with_the_session(client: TestClient) -> None:
     assert listings == {f"l{row}" for row in range(40)} - {"l7", "l9"}
 
 
-def test_recommend_says_why_there_is_nothing(made: Made, client: TestClient) -> None:
+def test_recommend_says_why_there_is_nothing(made: Served, client: Client) -> None:
     def outcome(**changes: Any) -> str:
         answer = client.post("/v1/recommend", json={"user_id": "u", "timestamp": NOW, **changes}).json()
         assert answer["results"] == []
@@ -346,7 +312,7 @@ def test_recommend_says_why_there_is_nothing(made: Made, client: TestClient) -> 
     assert outcome() == "no-vector"
 
 
-def test_a_user_can_be_looked_at(made: Made, client: TestClient) -> None:
+def test_a_user_can_be_looked_at(made: Served, client: Client) -> None:
     made.put(msgspec.structs.replace(USER, user_id="a/b c"))
     answer = client.get("/v1/users/a/b%20c").json()
     assert answer["user_id"] == "a/b c"
@@ -359,7 +325,7 @@ def test_a_user_can_be_looked_at(made: Made, client: TestClient) -> None:
     problem(client.get("/v1/users/nobody"), 404)
 
 
-def test_every_answer_is_of_its_type(client: TestClient) -> None:
+def test_every_answer_is_of_its_type(client: Client) -> None:
     rank_ = client.post("/v1/rank", json=asked(explain=True)).content
     assert msgspec.json.decode(rank_, type=api.RankResponse).outcome == "ranked"
     recommend = client.post("/v1/recommend", json={"user_id": "u", "timestamp": NOW}).content
@@ -369,7 +335,7 @@ def test_every_answer_is_of_its_type(client: TestClient) -> None:
     assert msgspec.json.decode(client.get("/healthz").content, type=api.Health).status == "up"
 
 
-def test_readiness_gives_its_reasons(made: Made, client: TestClient) -> None:
+def test_readiness_gives_its_reasons(made: Served, client: Client) -> None:
     assert client.get("/readyz").status_code == 200
     made.status.problem = "can't follow the topics at x:1: away"
     answer = client.get("/readyz")
@@ -383,7 +349,7 @@ def test_readiness_gives_its_reasons(made: Made, client: TestClient) -> None:
     assert client.get("/readyz").json()["reasons"] == ["not caught up yet: 12 offsets behind"]
 
 
-def test_metrics_count_answers_by_route_and_outcome(client: TestClient) -> None:
+def test_metrics_count_answers_by_route_and_outcome(client: Client) -> None:
     ranked(client)
     ranked(client, user_id="nobody")
     client.post("/v1/rank", json={})

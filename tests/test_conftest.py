@@ -48,7 +48,17 @@ def test_other_skips_stay_skips_in_ci(tmp_path: Path) -> None:
 def _run(folder: Path, *, ci: str) -> str:
     """The counts in pytest's last line."""
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(folder / "pytest.ini"), str(folder)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            str(folder / "pytest.ini"),
+            str(folder),
+        ],
         cwd=folder,
         env={**os.environ, "CI": ci, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,

@@ -18,7 +18,7 @@ def named(markets: list[str | None]) -> Listings:
     )
 
 
-def brute(vectors: Floats, query: Floats, k: int, rows: np.ndarray) -> list[int]:  # type: ignore[type-arg]
+def brute(vectors: Floats, query: Floats, k: int, rows: np.ndarray) -> list[int]:
     similarities = vectors[rows] @ query
     return [int(row) for row in rows[np.argsort(-similarities, kind="stable")[:k]]]
 

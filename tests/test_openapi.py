@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from insession import contracts
 from serving import api, openapi
-from tests.test_api import Made
+from tests.served import Served
 
 DOCUMENT = openapi.document()
 
@@ -21,7 +21,7 @@ def test_the_committed_document_is_what_the_types_say() -> None:
 def test_every_route_is_in_the_document_and_no_other() -> None:
     routes = {
         (re.sub(r":path", "", route.path), method.lower())
-        for route in Made().app.routes
+        for route in Served().app.routes
         if isinstance(route, Route) and route.include_in_schema
         for method in (route.methods or ()) - {"HEAD"}
     }

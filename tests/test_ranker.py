@@ -10,7 +10,7 @@ from models.features import FEATURES, KNOTS, POSITION, RECENCY, SIMILARITY
 from models.ranker import Ranker
 
 
-def curves(seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]
+def curves(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(len(FEATURES), KNOTS)).astype(np.float32)
 
 

@@ -55,7 +55,9 @@ def test_the_value_of_what_is_not_known_stands_apart() -> None:
     for _ in range(800):
         matrix = np.zeros((6, len(FEATURES)), np.float32)
         matrix[:, SIMILARITY] = np.where(random.random(6) < 0.5, NO_SIMILARITY, 0.5)
-        found.append(Example(matrix, int((2.0 * (matrix[:, SIMILARITY] < 0) + random.gumbel(size=6)).argmax())))
+        found.append(
+            Example(matrix, int((2.0 * (matrix[:, SIMILARITY] < 0) + random.gumbel(size=6)).argmax()))
+        )
     curve = ranking.train(found, Ranking()).weights[SIMILARITY]
     assert curve[0] - curve[17] == pytest.approx(2.0, abs=0.4)
     assert curve[1] == pytest.approx(curve[17], abs=0.05)

@@ -13,9 +13,7 @@ SMALL = SkipGram(dimensions=8, epochs=8, block=64, shared=16)
 def planted(groups: int = 3, each: int = 6, sessions: int = 300, seed: int = 0) -> Corpus:
     """Sessions that stay within one group of listings: listing i is of group i % groups."""
     random = np.random.default_rng(seed)
-    tokens = [
-        random.permutation(each)[:4] * groups + random.integers(groups) for _ in range(sessions)
-    ]
+    tokens = [random.permutation(each)[:4] * groups + random.integers(groups) for _ in range(sessions)]
     return Corpus(np.concatenate(tokens), np.repeat(np.arange(sessions), 4))
 
 

@@ -1,10 +1,10 @@
 """A recording -> sessions and searches -> vectors and a ranker -> a bundle.
 
-Where searches with choices were recorded, time is split in two at 70 % of the searches' span: the vectors are fitted to
-what is before, and the ranker learns what similarity is worth on searches after it, of which the vectors know nothing.
-(Learned on searches that its vectors had seen, it would trust similarity too much.) What the other features are worth
-it learns on the searches before as well, for which similarity is left out. Elsewhere the vectors are fitted to
-everything, and the ranker is the default one.
+Where searches with choices were recorded, learning is split at the time when 70 % of the searches are past. The vectors
+are fitted to what is before it; what similarity is worth the ranker learns on the searches after it, of which the
+vectors know nothing. (Learned on searches that its vectors had seen, it would trust similarity too much.) What the
+other features are worth it learns on the searches before as well, for which similarity is left out. Elsewhere the
+vectors are fitted to everything, and the ranker is the default one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from models import rank, ranker
 from models.bundle import Bundle, Training
 from models.errors import UserError
 from models.evaluation.rerank import Choice, choices, records
-from models.events import Booking, Click, Inquiry, Search, Wishlist
+from models.events import Booking, Click, Forget, Inquiry, Search, Wishlist
 from models.listings import Listing
 from models.sessions import WINDOWS
 from models.training import ranking, skip_gram
@@ -34,7 +34,7 @@ from models.training.ranking import Example, Ranking
 from models.training.skip_gram import Corpus, SkipGram
 
 EARLIER = 0.7
-"""The part of the searches' time span before which the vectors are fitted, and after which the ranker learns."""
+"""The part of the searches that are before the time at which learning is split."""
 FEWEST = 50
 """A ranker is learned from at least so many searches,"""
 MOST = 10_000
@@ -55,7 +55,9 @@ class Gathered:
     items: list[int] = field(default_factory=list)
     user_codes: dict[str, int] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
-    """Listings by the order in which they were first acted on."""
+    """Listings acted on; codes of listings and users sort as their ids do, whatever comes first."""
+    forgotten: dict[str, int] = field(default_factory=dict)
+    """The newest `forget` of each user who asked for one: nothing dated up to it is learned from."""
     markets: dict[str, Counter[str]] = field(default_factory=dict)
     prices: dict[str, float] = field(default_factory=dict)
     searches: list[int] = field(default_factory=list)
@@ -98,11 +100,22 @@ def gather(
                 market = found.markets.setdefault(event.listing_id, Counter())
                 if event.market is not None:
                     market[event.market] += 1
+            case Forget():
+                found.forgotten[event.user_id] = max(event.timestamp, found.forgotten.get(event.user_id, 0))
     if not found.items:
         when = "" if until is None else " before the time given with --until"
         raise UserError(f"{path}: no clicks, wishlists, inquiries or bookings{when}: nothing to learn from")
     found.fingerprint = content.hexdigest()
+    found.users, found.user_codes = _by_id(found.users, found.user_codes)
+    found.items, found.codes = _by_id(found.items, found.codes)
     return found
+
+
+def _by_id(column: list[int], codes: dict[str, int]) -> tuple[list[int], dict[str, int]]:
+    """The column and its codes with the codes in the order of the ids."""
+    again = {name: code for code, name in enumerate(sorted(codes))}
+    moved = [again[name] for name in codes]
+    return [moved[code] for code in column], again
 
 
 def catalogue(found: Gathered, known: Iterable[Listing]) -> listings_.Listings:
@@ -123,13 +136,16 @@ def catalogue(found: Gathered, known: Iterable[Listing]) -> listings_.Listings:
 def sessions(found: Gathered, before: int | None = None, gap: int = WINDOWS.gap) -> tuple[Ints, Ints]:
     """The listings acted on before the time `before`, session after session, and the session of each.
 
-    Sorting by time and splitting at the gaps gives what the windows give. A listing acted on several times in a
-    row stands once, and sessions of one listing are left out: they say nothing of what is near to what.
+    Sorting by time and splitting at the gaps gives what the windows give. What users asked to be forgotten is left
+    out, and a listing acted on several times in a row stands once. Sessions of one listing are left out: they say
+    nothing of what is near to what.
     """
     users, times, items = (np.array(column, np.int64) for column in (found.users, found.times, found.items))
+    since = np.array([found.forgotten.get(name, -1) for name in found.user_codes], np.int64)
+    kept = times > since[users]
     if before is not None:
-        early = times < before
-        users, times, items = users[early], times[early], items[early]
+        kept &= times < before
+    users, times, items = users[kept], times[kept], items[kept]
     order = np.lexsort((times, users))
     users, times, items = users[order], times[order], items[order]
     starts = np.ones(len(users), np.bool_)
@@ -164,7 +180,7 @@ def train(
     random = np.random.default_rng(seed)
     found = gather(path, until, lambda done: on_progress("reading", done, 0, ""))
     split = _split(found.searches)
-    searches = _in_session(path, until, found.records, on_progress) if split is not None else []
+    searches = _in_session(path, until, found, on_progress) if split is not None else []
     if sum(choice.search.timestamp >= (split or 0) for choice in searches) < FEWEST:
         split = None
     items, session = sessions(found, split)
@@ -213,24 +229,25 @@ def _split(searches: list[int]) -> int | None:
     """The time that parts what vectors are fitted to from what the ranker learns on."""
     if not searches:
         return None
-    first, last = min(searches), max(searches)
-    return first + round(EARLIER * (last - first))
+    return sorted(searches)[int(EARLIER * len(searches))]
 
 
 def _in_session(
-    path: str | PathLike[str], until: int | None, total: int, on_progress: Progress
+    path: str | PathLike[str], until: int | None, gathered: Gathered, on_progress: Progress
 ) -> list[Choice]:
-    """The newest choices that were made in a session."""
+    """The newest choices that were made in a session and not forgotten."""
     found = choices(
         path,
         None,
         until=until,
-        on_progress=lambda done: on_progress("gathering searches", done, total, ""),
+        on_progress=lambda done: on_progress("gathering searches", done, gathered.records, ""),
     )
     in_session = (
         choice
         for choice in found
-        if choice.user is not None and rank.active(choice.user, choice.search.timestamp) is not None
+        if choice.user is not None
+        and rank.active(choice.user, choice.search.timestamp) is not None
+        and choice.search.timestamp > gathered.forgotten.get(choice.search.user_id, -1)
     )
     return list(deque(in_session, MOST))
 

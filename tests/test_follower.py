@@ -1,0 +1,284 @@
+"""The follower on real brokers: what is on the topics comes into the store, once, and from where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from models.partition import Checkpoint, history_key, user_key
+from models.sessions import UserEmbedding
+from models.store import Store
+from models.topics import CHECKPOINT_KEY, Topics
+from serving import follower
+from serving.follower import Follower, listing_key
+from serving.metrics import Metrics
+from serving.states import States
+from streams import topics
+from streams.broker import Broker
+from tests.made import a_bundle, act, user_in
+
+PARTITIONS = 2
+SECONDS = 20.0
+USER = user_in(a_bundle(), act(0, "l1"))
+
+
+@dataclass
+class Worker:
+    """Writes the outputs as a worker does: in transactions, each with its checkpoint at the end."""
+
+    client: dict[str, str | int | float | bool]
+    names: Topics
+
+    def __post_init__(self) -> None:
+        self.producer = Producer({**self.client, "transactional.id": secrets.token_hex(4), "log_level": 0})
+        self.producer.init_transactions(SECONDS)
+
+    def begin(self, partition: int, next_offset: int, users: dict[str, UserEmbedding | None]) -> None:
+        produce = self.producer.produce
+        self.producer.begin_transaction()
+        for name, user in users.items():
+            value = None if user is None else msgspec.json.encode(user)
+            produce(self.names.user_embeddings, value, name.encode(), partition=partition)
+        checkpoint = Checkpoint(next_offset=next_offset, watermark=7, cluster="c", topics={})
+        produce(
+            self.names.user_embeddings,
+            msgspec.json.encode(checkpoint),
+            CHECKPOINT_KEY,
+            partition=partition,
+        )
+        self.producer.flush(SECONDS)
+
+    def commit(self, partition: int, next_offset: int, *users: str) -> None:
+        self.begin(partition, next_offset, {name: user(name) for name in users})
+        self.producer.commit_transaction(SECONDS)
+
+    def drop(self, partition: int, next_offset: int, *users: str) -> None:
+        self.begin(partition, next_offset, dict.fromkeys(users))
+        self.producer.commit_transaction(SECONDS)
+
+    def put(self, topic: str, key: str, value: bytes) -> None:
+        self.producer.begin_transaction()
+        self.producer.produce(topic, value, key.encode(), partition=0)
+        self.producer.commit_transaction(SECONDS)
+
+
+def user(name: str) -> UserEmbedding:
+    return msgspec.structs.replace(USER, user_id=name)
+
+
+@pytest.fixture
+def worker(any_broker: Broker) -> Worker:
+    return a_worker(any_broker)
+
+
+def a_worker(broker: Broker) -> Worker:
+    client: dict[str, str | int | float | bool] = {"bootstrap.servers": broker.bootstrap}
+    names = Topics(f"{secrets.token_hex(4)}-")
+    topics.ensure(client, names, partitions=PARTITIONS)
+    return Worker(client, names)
+
+
+@dataclass
+class Following:
+    """A follower that runs, in a loop of its own."""
+
+    loop: asyncio.AbstractEventLoop
+    follower: Follower
+    states: States
+    store: Store
+    metrics: Metrics
+
+    def until(self, reached: Callable[[], object]) -> None:
+        """Wait for something to become true."""
+
+        async def wait() -> None:
+            ends = time.monotonic() + SECONDS
+            while not reached():
+                assert time.monotonic() < ends, self.follower.status
+                await asyncio.sleep(0.01)
+
+        self.loop.run_until_complete(wait())
+
+    def caught_up(self) -> Following:
+        self.until(lambda: self.follower.status.caught_up)
+        self.loop.run_until_complete(asyncio.sleep(0))  # what the thread asked of the loop has been done
+        return self
+
+    @property
+    def read(self) -> float:
+        """How many records were read by this follower."""
+        return sum(
+            sample.value
+            for metric in self.metrics.updates.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+        )
+
+
+@contextmanager
+def following(
+    worker: Worker, path: Path, client: dict[str, str | int | float | bool] | None = None
+) -> Iterator[Following]:
+    store, metrics = Store(path), Metrics("b")
+    states = States(store.get)
+    loop = asyncio.new_event_loop()
+    made = Follower(client or worker.client, worker.names, store, states, metrics)
+    made.start(loop)
+    try:
+        yield Following(loop, made, states, store, metrics)
+    finally:
+        made.stop()
+        loop.close()
+        store.close()
+
+
+def test_what_is_on_the_topics_comes_into_the_store(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a", "b")
+    worker.commit(1, 9, "c")
+    worker.drop(0, 6, "b")
+    worker.put(worker.names.listings, "l1", b"{}")
+    worker.put(worker.names.user_histories, "a", b'{"user_id":"a"}')
+    with following(worker, tmp_path / "store") as now:
+        now.caught_up()
+        assert now.states.user("a") == user("a")
+        assert now.states.user("b") is None
+        assert now.store.get(listing_key(b"l1")) == b"{}"
+        assert now.store.get(history_key(b"a")) == b'{"user_id":"a"}'
+        assert now.store.get(user_key(CHECKPOINT_KEY)) is None
+        assert now.follower.status.users == 2
+        assert now.states.partitions == PARTITIONS
+        assert {number: at.next_offset for number, at in now.states.applied.items()} == {0: 6, 1: 9}
+        now.until(lambda: now.follower.status.behind == 0)
+
+
+def test_a_click_is_waited_for_until_its_transaction_is_committed(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a")
+    with following(worker, tmp_path / "store") as now:
+        now.caught_up()
+        waiting = now.loop.create_task(now.states.reached(0, 5, SECONDS))
+        worker.begin(0, 6, {"a": msgspec.structs.replace(user("a"), offset=5)})
+        now.loop.run_until_complete(asyncio.sleep(0.2))
+        assert not waiting.done()
+        worker.producer.commit_transaction(SECONDS)
+        assert now.loop.run_until_complete(waiting)
+        seen = now.states.user("a")
+        assert seen is not None
+        assert seen.offset == 5
+
+
+def test_an_open_transaction_does_not_keep_it_from_being_ready(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a")
+    worker.begin(0, 6, {"b": user("b")})
+    try:
+        with following(worker, tmp_path / "store") as now:
+            now.caught_up()
+            assert now.states.user("a") is not None
+    finally:
+        worker.producer.abort_transaction(SECONDS)
+
+
+def test_a_warm_start_goes_on_where_it_was(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a", "b")
+    with following(worker, tmp_path / "store") as first:
+        first.caught_up()
+        assert first.read == 2
+    worker.commit(0, 6, "c")
+    with following(worker, tmp_path / "store") as second:
+        second.caught_up()
+        assert second.read == 1
+        assert second.follower.status.users == 3
+        assert second.states.user("a") is not None
+
+
+def test_topics_made_again_begin_from_nothing(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a", "b")
+    with following(worker, tmp_path / "store") as now:
+        now.caught_up()
+    admin = AdminClient({**worker.client, "log_level": 0})
+    for future in admin.delete_topics([worker.names.user_embeddings]).values():
+        future.result()
+    ends = time.monotonic() + SECONDS
+    while worker.names.user_embeddings in admin.list_topics(timeout=5).topics:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    topics.ensure(worker.client, worker.names, partitions=PARTITIONS)
+    again = Worker(worker.client, worker.names)
+    again.commit(1, 1, "z")
+    with following(worker, tmp_path / "store") as now:
+        now.until(lambda: now.follower.status.caught_up and now.states.user("z"))
+        assert now.states.user("a") is None
+        assert now.follower.status.users == 1
+
+
+@pytest.mark.kafka
+def test_a_position_that_is_not_there_any_more_begins_from_nothing(kafka: Broker, tmp_path: Path) -> None:
+    worker = a_worker(kafka)
+    worker.commit(0, 5, "a")
+    with following(worker, tmp_path / "store") as now:
+        now.caught_up()
+    store = Store(tmp_path / "store")
+    key = f"o{worker.names.user_embeddings}/0".encode()
+    store.write({key: b'{"position": 1000, "keys": 8}', user_key(b"ghost"): b"{}"})
+    store.close()
+    with following(worker, tmp_path / "store") as now:
+        now.until(lambda: now.follower.status.caught_up and now.states.user("a"))
+        assert now.store.get(user_key(b"ghost")) is None
+        assert now.follower.status.users == 1
+
+
+def test_a_store_that_missed_tombstones_begins_from_nothing(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a")
+    with following(worker, tmp_path / "store") as now:
+        now.until(lambda: now.follower.status.seen is not None)
+    store = Store(tmp_path / "store")
+    standing = msgspec.json.decode(store.get(b"m") or b"")
+    standing["seen"] -= 3 * 24 * 3600 * 1000
+    store.write({b"m": msgspec.json.encode(standing), user_key(b"ghost"): b"{}"})
+    store.close()
+    with following(worker, tmp_path / "store") as now:
+        now.until(lambda: now.store.get(user_key(b"ghost")) is None)
+        now.until(lambda: now.follower.status.caught_up and now.states.user("a"))
+
+
+def test_a_store_of_another_version_begins_from_nothing(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a")
+    store = Store(tmp_path / "store")
+    store.write({b"m": b'{"version": 9}', user_key(b"ghost"): b"{}"})
+    store.close()
+    with following(worker, tmp_path / "store") as now:
+        now.until(lambda: now.follower.status.caught_up and now.states.user("a"))
+        assert now.store.get(user_key(b"ghost")) is None
+
+
+def test_without_a_broker_it_answers_from_what_it_has(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a")
+    with following(worker, tmp_path / "store") as now:
+        now.caught_up()
+    with following(worker, tmp_path / "store", {"bootstrap.servers": "127.0.0.1:1"}) as now:
+        now.until(lambda: now.follower.status.problem.startswith("can't follow"))
+        assert not now.follower.status.caught_up
+        assert now.states.user("a") == user("a")
+        assert now.states.applied[0].next_offset == 5
+        assert now.follower.status.users == 1
+
+
+def test_topics_that_are_missing_are_named(
+    any_broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "AGAIN_SECONDS", 0.05)
+    client: dict[str, str | int | float | bool] = {"bootstrap.servers": any_broker.bootstrap}
+    nothing = Worker(client, Topics(f"{secrets.token_hex(4)}-"))
+    with following(nothing, tmp_path / "store") as now:
+        now.until(lambda: nothing.names.user_embeddings in now.follower.status.problem)
+        topics.ensure(client, nothing.names, partitions=PARTITIONS)
+        now.caught_up()

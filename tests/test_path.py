@@ -1,0 +1,367 @@
+"""The path of a click with real parts: a broker, a worker and a sidecar as processes, asked over HTTP."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from insession.online import Producing, running
+from insession.processes import Process, insession
+from insession.sidecar import Sidecar
+from models import bundle
+from models.errors import UserError
+from models.events import Click, Event, encode
+from models.partition import Memory, Partition, decode_embedding
+from models.rank import Candidate
+from models.recording import Header, Record, Writer, partition_of, read
+from models.topics import CHECKPOINT_KEY, Topics
+from serving.api import RankRequest, RankResponse
+from streams import record, replay, topics
+from streams.broker import Broker
+from streams.reader import reader
+from streams.topics import Client
+from tests.conftest import kafka_home
+from tests.made import a_bundle
+
+PARTITIONS = 2
+MINUTE = 60_000
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Path:
+    bundle.write(tmp_path / "bundles", a_bundle(40))
+    return tmp_path / "bundles"
+
+
+@pytest.fixture
+def place(any_broker: Broker) -> tuple[Client, Topics]:
+    """Topics of a test's own, that keep everything."""
+    client: Client = {"bootstrap.servers": any_broker.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
+    return client, names
+
+
+@contextmanager
+def worker(place: tuple[Client, Topics], bundles: Path, folder: Path, *flags: str) -> Iterator[Process]:
+    client, names = place
+    common = ("--bootstrap", str(client["bootstrap.servers"]), "--topic-prefix", names.prefix)
+    common += ("--bundle", str(bundles), "--state", str(folder), *flags)
+    with insession("worker", *common, ready="worker ready", log=folder / "worker.log") as process:
+        yield process
+
+
+def click(user: str, number: int, timestamp: int) -> Click:
+    return Click(
+        event_id=f"e{number:05}", user_id=user, timestamp=timestamp, listing_id=f"l{number * 7 % 40}"
+    )
+
+
+def as_record(event: Event, value: bytes | None = None) -> Record:
+    key = getattr(event, "user_id", "").encode()
+    value = encode(event) if value is None else value
+    return Record(partition_of(key, PARTITIONS), None, event.timestamp, key, (), value)
+
+
+def records(count: int, users: int = 20) -> list[Record]:
+    """Clicks of some users, three seconds apart, with a broken and a late one now and then, over some sessions."""
+    now = 1_700_000_000_000
+    found = []
+    for number in range(count):
+        now += 3_000 if number % 100 else 50 * MINUTE
+        event = click(f"u{number % users}", number, now)
+        found.append(as_record(event))
+        if number % 40 == 7:
+            found.append(as_record(event, b'{"type":"click"'))
+        if number % 40 == 9 and number > 200:
+            found.append(as_record(click("late", number, now - 20 * MINUTE)))
+        if number % 40 == 11:
+            found.append(as_record(event))
+    return found
+
+
+def wait_until_applied(place: tuple[Client, Topics], ends: dict[int, int]) -> None:
+    """Wait until the checkpoints have come to these offsets."""
+    client, names = place
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        there = {}
+        with reader(client) as source:
+            for number in ends:
+                for messages, _ in source.read(names.user_embeddings, number):
+                    for message in messages:
+                        if message.key() == CHECKPOINT_KEY:
+                            there[number] = msgspec.json.decode(message.value() or b"")["next_offset"]
+        if all(there.get(number, 0) >= end for number, end in ends.items()):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"the worker came to {there}, not to {ends}")
+
+
+def published(place: tuple[Client, Topics]) -> tuple[object, ...]:
+    """What read_committed readers find: the last record of each key, sessions and dead letters as multisets."""
+    client, names = place
+    embeddings: dict[bytes | None, bytes | None] = {}
+    histories: dict[bytes | None, bytes | None] = {}
+    sessions, dead = [], []
+    with reader(client) as source:
+        for number in range(PARTITIONS):
+            for messages, _ in source.read(names.user_embeddings, number):
+                embeddings |= {m.key(): m.value() for m in messages if m.key() != CHECKPOINT_KEY}
+            for messages, _ in source.read(names.user_histories, number):
+                histories |= {m.key(): m.value() for m in messages}
+            for messages, _ in source.read(names.sessions, number):
+                sessions += [(number, m.value()) for m in messages]
+            for messages, _ in source.read(names.dead_letters, number):
+                for message in messages:
+                    headers = dict(message.headers() or [])
+                    dead.append((number, headers["reason"], headers["offset"], message.value()))
+    return embeddings, histories, sorted(sessions), sorted(dead)
+
+
+def expected(sent: list[Record], offsets: list[int], bundles: Path) -> tuple[object, ...]:
+    """The same of the same records, computed without a broker."""
+    loaded = bundle.load(bundles)
+    embeddings: dict[bytes, bytes | None] = {}
+    histories: dict[bytes, bytes | None] = {}
+    sessions, dead = [], []
+    for number in range(PARTITIONS):
+        states = Memory()
+        partition = Partition(number, bundle=loaded, states=states)
+        for item, offset in zip(sent, offsets, strict=True):
+            if item.partition == number:
+                partition.apply(offset, item.timestamp, item.key, item.value)
+        changes = partition.flush()
+        embeddings |= changes.embeddings
+        histories |= changes.histories
+        sessions += [(number, value) for _, value in changes.sessions]
+        dead += [(number, d.reason.encode(), str(d.offset).encode(), d.value) for d in changes.dead]
+    return embeddings, histories, sorted(sessions), sorted(dead)
+
+
+def send(place: tuple[Client, Topics], sent: list[Record]) -> None:
+    """Produce them, and wait until the broker has them."""
+    producing = Producing(place[0], place[1].clicks)
+    for item in sent:
+        producing.produce(item.partition or 0, item)
+    producing.last(b"")
+
+
+def standing(place: tuple[Client, Topics], sent: list[Record]) -> list[int]:
+    """The offsets of all records that were sent."""
+    client, names = place
+    with reader(client) as source:
+        found = [
+            iter([m.offset() or 0 for messages, _ in source.read(names.clicks, number) for m in messages])
+            for number in range(PARTITIONS)
+        ]
+    return [next(found[item.partition or 0]) for item in sent]
+
+
+def delete(client: Client, topic: str) -> None:
+    """Delete a topic, and wait until it is gone."""
+    admin = AdminClient(dict(client))
+    admin.delete_topics([topic])[topic].result()
+    deadline = time.monotonic() + 10
+    while topic in topics.describe(client, (topic,)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def ends(sent: list[Record], offsets: list[int]) -> dict[int, int]:
+    return {item.partition or 0: offset + 1 for item, offset in zip(sent, offsets, strict=True)}
+
+
+def test_what_is_published_is_what_offline_gives_whenever_the_worker_is_killed(
+    place: tuple[Client, Topics], bundles: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    sent = records(1_200)
+    first = len(sent) // 3
+    with worker(place, bundles, tmp_path / "state") as process:
+        send(place, sent[:first])
+        wait_until_applied(place, ends(sent[:first], standing(place, sent[:first])))
+        # On the embedded broker a dead member keeps its place in the group for a long while: there it ends itself.
+        kafka = "kafka" in request.node.callspec.id
+        process.popen.send_signal(signal.SIGKILL if kafka else signal.SIGTERM)
+        assert process.popen.wait(20) == (-signal.SIGKILL if kafka else 0)
+    send(place, sent[first:])
+    offsets = standing(place, sent)
+    # Half of it is done by a worker that has the states of the first, and is killed at work; the rest by one that has none.
+    with worker(place, bundles, tmp_path / "state") as process:
+        if kafka:
+            time.sleep(0.3)
+            process.popen.kill()
+    with worker(place, bundles, tmp_path / "empty"):
+        wait_until_applied(place, ends(sent, offsets))
+    assert published(place) == expected(sent, offsets, bundles)
+    embeddings, _, sessions, dead = published(place)
+    assert len(embeddings) == 20  # type: ignore[arg-type]
+    assert len(sessions) > 100  # type: ignore[arg-type]
+    assert {reason for _, reason, _, _ in dead} == {b"unreadable", b"late"}  # type: ignore[attr-defined]
+
+
+def test_a_click_changes_the_next_ranking(any_broker: Broker, bundles: Path) -> None:
+    with running(bundles, bootstrap=any_broker.bootstrap, kafka_home=None, partitions=PARTITIONS) as (
+        client,
+        names,
+        sidecar,
+    ):
+        candidates = tuple(Candidate(f"l{number}") for number in range(20))
+        request = RankRequest(user_id="ann", candidates=candidates, deadline_ms=10_000)
+        before = sidecar.rank(request)
+        assert before.outcome == "unknown-user"
+        assert order(before) == [candidate.listing_id for candidate in candidates]
+
+        producing = Producing(client, names.clicks)
+        now = int(time.time() * 1000)
+        event = Click(event_id="e1", user_id="ann", timestamp=now, listing_id="l15")
+        producing.produce(partition_of(b"ann", PARTITIONS), as_record(event))
+        last = producing.last(b"ann")
+        assert last is not None
+        request = msgspec.structs.replace(request, min_offset=last[1], explain=True)
+        after = sidecar.rank(request)
+        assert after.outcome == "ranked"
+        assert order(after)[0] == "l15"
+        assert order(after) != order(before)
+        for result in after.results:
+            assert sum((result.contributions or {}).values()) == pytest.approx(result.score, abs=1e-4)
+
+
+def order(answer: RankResponse) -> list[str]:
+    return [result.listing_id for result in answer.results]
+
+
+def test_a_recorded_topic_is_replayed_to_the_same_records(
+    place: tuple[Client, Topics], any_broker: Broker, tmp_path: Path
+) -> None:
+    client, names = place
+    odd = Record(1, None, 1_700_000_000_000, None, (("h", b"\xff"),), b"\xff\x00")
+    sent = [*records(60), odd]
+    path = tmp_path / "a.jsonl.zst"
+    with Writer(path, Header(topic="clicks", partitions=PARTITIONS)) as writer:
+        for item in sent:
+            writer.write(item)
+    assert replay.replay(client, path, names.clicks, lambda done: None) == len(sent)
+    again = tmp_path / "b.jsonl.zst"
+    assert record.record(client, names.clicks, again, lambda done: None) == len(sent)
+    header, found = read(again)
+    assert header.partitions == PARTITIONS
+
+    def by_partition(items: list[Record]) -> list[list[tuple[object, ...]]]:
+        return [
+            [(i.timestamp, i.key, i.headers, i.value) for i in items if i.partition == number]
+            for number in range(PARTITIONS)
+        ]
+
+    assert by_partition(list(found)) == by_partition(sent)
+
+
+def test_replay_refuses_a_topic_that_forgets(any_broker: Broker, tmp_path: Path) -> None:
+    client: Client = {"bootstrap.servers": any_broker.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    topics.ensure(client, names, partitions=PARTITIONS, retention_ms=60_000)
+    with pytest.raises(UserError, match="retention forever"):
+        replay.replay(client, tmp_path / "none", names.clicks, lambda done: None)
+
+
+def test_outputs_with_other_partitions_are_refused(any_broker: Broker) -> None:
+    client: Client = {"bootstrap.servers": any_broker.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    topics.ensure(client, names, partitions=1)
+    delete(client, names.sessions)
+    topics.ensure(client, names, partitions=3)
+    with pytest.raises(UserError, match="must be equal"):
+        topics.require(client, names)
+
+
+@pytest.mark.kafka
+def test_a_topic_made_again_is_refused_until_told_to_begin_afresh(
+    kafka: Broker, bundles: Path, tmp_path: Path
+) -> None:
+    client: Client = {"bootstrap.servers": kafka.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    place = (client, names)
+    topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
+    sent = records(150)
+    with worker(place, bundles, tmp_path / "state"):
+        send(place, sent)
+        wait_until_applied(place, ends(sent, standing(place, sent)))
+    delete(client, names.clicks)
+    topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
+    with (
+        pytest.raises(UserError, match=r"made again .* --afresh"),
+        worker(place, bundles, tmp_path / "state"),
+    ):
+        pass
+    fresh = records(40, users=3)
+    with worker(place, bundles, tmp_path / "state", "--afresh"):
+        send(place, fresh)
+        wait_until_applied(place, ends(fresh, standing(place, fresh)))
+    embeddings, *_ = published(place)
+    live = {key: value for key, value in embeddings.items() if value is not None}  # type: ignore[attr-defined]
+    assert set(live) == {b"u0", b"u1", b"u2"}
+    assert len(embeddings) == 20  # type: ignore[arg-type]
+    assert all(decode_embedding(value).state.sessions for value in live.values())
+
+
+@pytest.mark.kafka
+def test_what_an_aborted_transaction_wrote_is_never_applied(
+    kafka: Broker, bundles: Path, tmp_path: Path
+) -> None:
+    client: Client = {"bootstrap.servers": kafka.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    place = (client, names)
+    topics.ensure(client, names, partitions=1, retention_ms=-1)
+    producer = Producer({**client, "transactional.id": names.prefix})
+    producer.init_transactions()
+    for user, commits in (("aborted", False), ("kept", True)):
+        producer.begin_transaction()
+        event = click(user, 1, 1_700_000_000_000)
+        producer.produce(names.clicks, key=user, value=encode(event), timestamp=event.timestamp)
+        producer.flush()
+        producer.commit_transaction() if commits else producer.abort_transaction()
+    with worker(place, bundles, tmp_path / "state"):
+        wait_until_applied(place, {0: 3})
+    with reader(client) as source:
+        keys = {m.key() for messages, _ in source.read(names.user_embeddings, 0) for m in messages}
+    assert keys == {b"kept", CHECKPOINT_KEY}
+
+
+def test_a_second_worker_on_one_state_folder_is_refused(
+    place: tuple[Client, Topics], bundles: Path, tmp_path: Path
+) -> None:
+    with (
+        worker(place, bundles, tmp_path / "state"),
+        pytest.raises(UserError, match="folder of its own"),
+        worker(place, bundles, tmp_path / "state"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def test_the_demo_ends_with_a_table_and_leaves_nothing_running(kind: str) -> None:
+    flags = ["--kafka-home", str(kafka_home())] if kind == "kafka" else []
+    command = [sys.executable, "-m", "insession.main", "demo", "--headless", "--visits", "40", "--json"]
+    done = subprocess.run([*command, *flags], capture_output=True, check=False, timeout=170)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    report = msgspec.json.decode(done.stdout)
+    assert report["visits"] == 40
+    assert report["outcomes"].keys() <= {"ranked", "unknown-user", "no-known-candidates"}
+    assert report["reranked"]["mrr"] > report["own_order"]["mrr"]
+    left = subprocess.run(["pgrep", "-f", "insession-demo-"], capture_output=True, check=False)
+    assert left.stdout == b""
+
+
+def test_no_sidecar_is_a_clear_error() -> None:
+    with closing(Sidecar("http://127.0.0.1:1")) as sidecar, pytest.raises(UserError, match="no sidecar"):
+        sidecar.wait_until_ready()
