@@ -88,7 +88,9 @@ def command(
     """
     if as_json and not headless:
         raise click.UsageError("--json goes with --headless")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Both, SIGINT too: a shell that starts this in the background has told it to ignore that one.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     try:
         with _running(seed, 0 if headless else port, kafka_home, page=not headless) as (client, names, url):
             if headless:

@@ -75,13 +75,14 @@ def compute(
     """
     # Column by column in memory: each is written and read as one run.
     features = np.zeros((len(FEATURES), len(rows)), np.float32)
-    features[POSITION] = _LOG_POSITION[np.minimum(positions, _LONGEST) - 1]
+    features[POSITION] = _LOG_POSITION.take(positions - 1, mode="clip")
     if vector is None:
         features[SIMILARITY] = NO_SIMILARITY
     else:
-        similarity = vectors[rows] @ vector
+        similarity = vectors.take(rows, axis=0) @ vector
         # The product of two unit vectors is next to never an exact 0: that is a listing without a vector.
-        features[SIMILARITY] = np.where(similarity == 0, NO_SIMILARITY, similarity)
+        similarity[similarity == 0] = NO_SIMILARITY
+        features[SIMILARITY] = similarity
     features[DISTANCE] = NO_DISTANCE
     acted = _acted_on(session, row)
     if acted:
@@ -92,7 +93,7 @@ def compute(
             features[FREQUENCY, at] = np.array(list(acted.values()), np.float32)[which]
             if _goes_on(session, row, rows):
                 below = positions - positions[at[which.argmax()]]
-                features[DISTANCE] = _LOG_DISTANCE[np.clip(below, -_LONGEST, _LONGEST) + _LONGEST]
+                features[DISTANCE] = _LOG_DISTANCE.take(below + _LONGEST, mode="clip")
     if scores is not None:
         given = np.asarray(scores, np.float32)
         spread = given.std()

@@ -65,24 +65,25 @@ def rank(
     there; an unknown one keeps its place.
     """
     get = bundle.listings.row.get
-    found = [get(candidate.listing_id, -1) for candidate in candidates]
-    known = [row >= 0 for row in found]
+    rows = np.array([get(candidate.listing_id, -1) for candidate in candidates], np.int64)
+    found = rows >= 0
+    known = found.tolist()
     session = active(user, timestamp) if user is not None else None
     if user is None or session is None or not any(known):
         outcome: Outcome = (
             "unknown-user" if user is None else "no-session" if session is None else "no-known-candidates"
         )
-        return Ranked(outcome, list(range(len(found))), None, None, known, False)
+        return Ranked(outcome, list(range(len(known))), None, None, known, False)
     stale = user.bundle != bundle.name
-    places = np.flatnonzero(known)
-    parts = bundle.ranker.contributions(matrix(bundle, user, session, candidates, found))
+    parts = bundle.ranker.contributions(matrix(bundle, user, session, candidates, rows))
     scores = total(parts)
     best = np.argsort(-scores, kind="stable")
-    if len(places) == len(found):
+    if len(best) == len(known):
         return Ranked("ranked", best.tolist(), scores.tolist(), parts if explain else None, known, stale)
-    order = np.arange(len(found))
+    places = np.flatnonzero(found)
+    order = np.arange(len(known))
     order[places] = places[best]
-    every = np.zeros((len(found), parts.shape[1]), np.float32)
+    every = np.zeros((len(known), parts.shape[1]), np.float32)
     every[places] = parts
     return Ranked(
         "ranked",
@@ -99,10 +100,9 @@ def matrix(
     user: UserEmbedding,
     session: Session,
     candidates: Sequence[Candidate],
-    found: Sequence[int],
+    rows: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float32]:
-    """The features of the known candidates, float32 [n, F]; `found` are the candidates' rows, -1 where unknown."""
-    rows = np.array(found, np.int64)
+    """The features of the known candidates, float32 [n, F]; `rows` are the candidates', [m], -1 where unknown."""
     places = np.flatnonzero(rows >= 0)
     known = user.vector is not None and user.bundle == bundle.name
     return features.compute(
@@ -112,21 +112,16 @@ def matrix(
         row=bundle.listings.row,
         session=session,
         vector=np.array(user.vector, np.float32) if known else None,
-        scores=_caller_scores(candidates, found),
+        scores=_caller_scores(candidates, places),
     )
 
 
-def _caller_scores(candidates: Sequence[Candidate], found: Sequence[int]) -> list[float] | None:
-    """The caller's scores of the known candidates; None unless every candidate has one."""
+def _caller_scores(candidates: Sequence[Candidate], places: npt.NDArray[np.int64]) -> list[float] | None:
+    """The caller's scores of the candidates at `places`; None unless every candidate has one."""
     if candidates[0].score is None:
         return None
-    scores = []
-    for candidate, row in zip(candidates, found, strict=True):
-        if candidate.score is None:
-            return None
-        if row >= 0:
-            scores.append(candidate.score)
-    return scores
+    scores = [candidate.score for candidate in candidates if candidate.score is not None]
+    return [scores[place] for place in places] if len(scores) == len(candidates) else None
 
 
 def _with_unknown(

@@ -98,7 +98,8 @@ class Follower:
         self, client: Client, topics: Topics, store: Store, states: States, metrics: Metrics
     ) -> None:
         self.status = Status()
-        self._client = client
+        # Silent: a broker that is away is told by `status`, not by a library on stderr.
+        self._quiet = {**client, "log_level": 0}
         self._topics = topics
         self._keys = {
             topics.user_embeddings: user_key,
@@ -136,11 +137,9 @@ class Follower:
         self._thread.join()
 
     def _run(self) -> None:
-        # Silent: a broker that is away is told by `status`, not by a library on stderr.
-        quiet = {**self._client, "log_level": 0}
-        admin = AdminClient(quiet)
         while not self._stopping.is_set():
             try:
+                admin = AdminClient(self._quiet)
                 found = look(admin, tuple(self._keys))
                 self._check(found)
                 self._follow(admin, found)
@@ -159,7 +158,7 @@ class Follower:
                 self._stopping.wait(AGAIN_SECONDS)
 
     def _trouble(self, problem: str) -> None:
-        where = self._client["bootstrap.servers"]
+        where = self._quiet["bootstrap.servers"]
         if not self.status.problem.startswith("can't follow"):
             log.warning("can't follow the topics at %s: %s", where, problem)
         self.status.problem = f"can't follow the topics at {where}: {problem}"
@@ -208,7 +207,7 @@ class Follower:
         self._at_end.clear()
         consumer = Consumer(
             {
-                **self._client,
+                **self._quiet,
                 "group.id": "insession-sidecar",  # asked for by the library; nothing is committed
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
@@ -216,7 +215,6 @@ class Follower:
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 25,
                 "fetch.error.backoff.ms": 50,
-                "log_level": 0,
             }
         )
         try:
@@ -232,14 +230,18 @@ class Follower:
                 if asking is None and time.monotonic() >= next_look:
                     asking = Asking(admin, found, _now())
                 if asking is not None and asking.done():
-                    ends, asked = self._looked(asking, found) or ends, asking.at
+                    answer = self._looked(asking)
+                    ends, asked = (answer, asking.at) if answer else (ends, 0)
                     asking, next_look = None, time.monotonic() + LOOK_SECONDS
-                if ends and asked:
+                    if not answer:
+                        # Another one, as what this one knows of the cluster may be what is wrong.
+                        admin = AdminClient(self._quiet)
+                if asked:
                     asked = self._compare(ends, asked, found)
         finally:
             consumer.close()
 
-    def _looked(self, asking: Asking, found: Found) -> dict[tuple[str, int], int]:
+    def _looked(self, asking: Asking) -> dict[tuple[str, int], int]:
         """The topics' ends, as just asked; none where the cluster did not answer."""
         try:
             same, ends = asking.same(), asking.ends()
@@ -249,7 +251,7 @@ class Follower:
         if not same:
             raise _Again
         if self.status.problem:
-            log.info("following the topics at %s", self._client["bootstrap.servers"])
+            log.info("following the topics at %s", self._quiet["bootstrap.servers"])
         self.status.problem = ""
         return ends
 

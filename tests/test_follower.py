@@ -19,11 +19,11 @@ from models.partition import Checkpoint, history_key, user_key
 from models.sessions import UserEmbedding
 from models.store import Store
 from models.topics import CHECKPOINT_KEY, Topics
-from serving import follower
+from serving import cluster, follower
 from serving.follower import Follower, listing_key
 from serving.metrics import Metrics
 from serving.states import States
-from streams import topics
+from streams import broker, topics
 from streams.broker import Broker
 from tests.made import a_bundle, act, user_in
 
@@ -81,8 +81,8 @@ def worker(any_broker: Broker) -> Worker:
     return a_worker(any_broker)
 
 
-def a_worker(broker: Broker) -> Worker:
-    client: dict[str, str | int | float | bool] = {"bootstrap.servers": broker.bootstrap}
+def a_worker(running: Broker) -> Worker:
+    client: dict[str, str | int | float | bool] = {"bootstrap.servers": running.bootstrap}
     names = Topics(f"{secrets.token_hex(4)}-")
     topics.ensure(client, names, partitions=PARTITIONS)
     return Worker(client, names)
@@ -270,6 +270,26 @@ def test_without_a_broker_it_answers_from_what_it_has(worker: Worker, tmp_path: 
         assert now.states.user("a") == user("a")
         assert now.states.applied[0].next_offset == 5
         assert now.follower.status.users == 1
+
+
+def test_a_broker_that_goes_away_is_told_and_nothing_counts_as_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(cluster, "SECONDS", 0.5)
+    with broker.embedded() as running:
+        worker = a_worker(running)
+        worker.commit(0, 5, "a")
+        with following(worker, tmp_path / "store") as now:
+            now.caught_up()
+            status = now.follower.status
+            running.process.kill()
+            now.until(lambda: status.problem)
+            seen = status.seen
+            now.loop.run_until_complete(asyncio.sleep(1.5))
+            assert status.seen == seen
+            assert status.caught_up
+            assert now.states.user("a") == user("a")
 
 
 def test_topics_that_are_missing_are_named(

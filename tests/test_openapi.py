@@ -15,7 +15,7 @@ DOCUMENT = openapi.document()
 
 def test_the_committed_document_is_what_the_types_say() -> None:
     path = contracts.DOCS / "openapi.json"
-    assert path.read_text(encoding="utf-8") == contracts.text(DOCUMENT), "stale: run `make contracts`"
+    assert json.loads(path.read_bytes()) == json.loads(json.dumps(DOCUMENT)), "stale: run `make contracts`"
 
 
 def test_every_route_is_in_the_document_and_no_other() -> None:
@@ -23,7 +23,7 @@ def test_every_route_is_in_the_document_and_no_other() -> None:
         (re.sub(r":path", "", route.path), method.lower())
         for route in Served().app.routes
         if isinstance(route, Route) and route.include_in_schema
-        for method in (route.methods or ()) - {"HEAD"}
+        for method in set(route.methods or ()) - {"HEAD"}
     }
     described = {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
     assert described == routes

@@ -258,8 +258,9 @@ def _example(choice: Choice, bundle: Bundle) -> Example | None:
     assert choice.user is not None
     session = rank.active(choice.user, choice.search.timestamp)
     assert session is not None
-    rows = listings_.rows_of(bundle.listings, [candidate.listing_id for candidate in choice.candidates])
-    known = [index for index, row in enumerate(rows) if row >= 0]
+    ids = [candidate.listing_id for candidate in choice.candidates]
+    rows = np.array(listings_.rows_of(bundle.listings, ids), np.int64)
+    known = np.flatnonzero(rows >= 0).tolist()
     if choice.chosen not in known or len(known) < 2:
         return None
     unseen = choice.search.timestamp >= (bundle.manifest.training.embeddings_until or 0)

@@ -59,7 +59,7 @@ def penalty(weights: Tensor, settings: Ranking) -> Tensor:
 
 
 def level(weights: Floats, knots: Ints, between: Floats, support: int) -> Floats:
-    """The curves, [F, KNOTS], level outside of what was seen: `knots` and `between`, [n, F], as `ranker.places` gives."""
+    """The curves, [F, KNOTS], level outside of what was seen: `knots` and `between`, [F, n], as `ranker.places` gives."""
     below = np.bincount(knots.ravel(), minlength=weights.size)
     above = np.bincount(knots[between > 0] + 1, minlength=weights.size)
     near = (below + above).reshape(weights.shape) >= support
@@ -97,7 +97,7 @@ def train(
         nonlocal calls
         optimizer.zero_grad()
         flat = weights.flatten()
-        scores = (flat[at] * (1 - part) + flat[at + 1] * part).sum(dim=1)
+        scores = (flat[at] * (1 - part) + flat[at + 1] * part).sum(dim=0)
         choice = loss(scores, searches, chosen)
         value = choice + penalty(weights, settings)
         value.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,50 @@
+"""`make bench`: run the benchmarks, or the one named, print a table and write build/bench.json."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import msgspec
+
+from tests.benchmarks import click_to_rank, rank_core, sidecar, worker
+from tests.benchmarks.result import Result
+
+BENCHMARKS = {
+    "rank_core": rank_core.run,
+    "sidecar_vs_bare_asgi": sidecar.run,
+    "worker_vs_bare_faust": worker.run,
+    "click_to_rank_p50": click_to_rank.run,
+    "click_to_rank_p99": click_to_rank.run,
+}
+OUT = Path("build/bench.json")
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.exit(f"no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}")
+    results: list[Result] = []
+    for run in dict.fromkeys(BENCHMARKS[name] for name in names):
+        results += run()
+    machine = {
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "kafka": "Apache Kafka" if os.environ.get("KAFKA_HOME") else "embedded",
+    }
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": machine, "results": results})))
+    for result in results:
+        against = (
+            f"   {result.ratio:.2f} of {result.against} ({result.against_value:,.1f})"
+            if result.against
+            else ""
+        )
+        print(f"{result.name:24} {result.value:12,.1f} {result.unit}{against}")
+
+
+main()
