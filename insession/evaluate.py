@@ -80,8 +80,8 @@ def rerank(
     \b
     Example:
       insession import marketplace --visits 2000 --out sim.jsonl.zst
-      insession train sim.jsonl.zst --until 2024-12-31T12:00 --out bundles
-      insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-31T12:00
+      insession train sim.jsonl.zst --until 2024-12-30T10:00 --out bundles
+      insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-30T10:00
     """
     if (bootstrap or kafka_home) and not online:
         raise click.UsageError("--bootstrap and --kafka-home go with --online")
