@@ -26,7 +26,13 @@ from models import bundle as bundle_
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The folder of bundles to add to."
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="With one, the same bytes each time.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(embeddings: Path, listings: Path, out: Path, threads: int, as_json: bool) -> None:
     """Make a bundle of embeddings you already have, add it to a folder of bundles and make it the current one.

@@ -12,7 +12,7 @@ from models.events import Event
 from models.history import ClosedSession, History
 from models.listings import Listing
 from models.partition import Checkpoint
-from models.recording import Header
+from models.recording import Header, _Line
 from models.sessions import UserEmbedding
 from serving import openapi
 
@@ -25,6 +25,7 @@ SCHEMAS: dict[str, Any] = {
     "user-histories": History,
     "sessions": ClosedSession,
     "recording-header": Header,
+    "recording-line": _Line,
     "bundle-manifest": Manifest,
 }
 """By the name of the file: the value of each topic, and the heads of what is on disk."""
@@ -47,10 +48,14 @@ def _json(document: object) -> bytes:
 
 
 def main() -> None:
-    """Write them all."""
-    for path, content in documents().items():
+    """Write them all, and remove the schemas of what is no longer there."""
+    written = documents()
+    for path, content in written.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    for path in (DOCS / "schemas").glob("*.json"):
+        if path not in written:
+            path.unlink()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from models import bundle as bundle_
 @click.option(
     "--until", type=Time(), help="Learn only from what is before: an ISO date or time (UTC), or milliseconds."
 )
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all that is random.")
 @click.option(
     "--threads",
     type=click.IntRange(1),
@@ -34,8 +34,16 @@ from models import bundle as bundle_
     show_default=True,
     help="With one, the same seed gives the same bundle.",
 )
-@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
-@click.option("--dimensions", type=click.IntRange(2, 1024), default=32, show_default=True)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Times the vectors see each session.",
+)
+@click.option(
+    "--dimensions", type=click.IntRange(2, 1024), default=32, show_default=True, help="Of the vectors."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     recording: Path,

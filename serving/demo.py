@@ -170,12 +170,18 @@ class Demo:
         return said[0][1]
 
     def _hits(self, market: str) -> list[Hit]:
-        """The most popular listings of a market. A bundle does not say who is popular: a hash of the id does."""
-        listings = self._ranking.bundle.listings
+        """The most popular listings of a market. A bundle does not say who is popular: a hash of the id does.
+
+        Those that nobody was seen with, and that have no vector therefore, come after all others.
+        """
+        bundle = self._ranking.bundle
+        listings = bundle.listings
         rows = _rows(listings, market)
         if not len(rows):
             raise Refused(404, "there is no such market", field="$.market")
-        popularity = [_popularity(listings.ids[row]) for row in rows.tolist()]
+        popularity = [
+            _popularity(listings.ids[row]) if bundle.vectors[row].any() else 0.0 for row in rows.tolist()
+        ]
         hues, chromas = self._colour(market, rows)
         best = np.argsort(popularity, kind="stable")[::-1][:SHOWN].tolist()
         return [
