@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -16,9 +17,12 @@ from models.partition import DEAD_LETTER_BYTES, Changes, Checkpoint, Partition
 from models.store import Store
 from models.topics import CHECKPOINT_KEY
 from streams.recovery import Place, recover
-from streams.states import Overlay, read_standing, write
+from streams.states import Overlay, Standing, read_standing, write
 
 BATCH = 1_000
+"""A batch ends with the fetch that brings it to so many records."""
+FULL, ROOM = 4 * BATCH, 2 * BATCH
+"""With so many records waiting no more are fetched, until only so many are left."""
 GATHER_SECONDS = 0.003
 """With nothing to do, wait so long for company: a transaction for each single click keeps the broker busy."""
 COMMIT_SECONDS = 30.0
@@ -34,23 +38,36 @@ def transactional_id(application: str, topics_prefix: str, partition: int) -> st
 
 
 class Pipeline:
-    """Takes over a partition (`start`), is handed its events (`queue`), and gives it back (`stop`)."""
+    """Takes over a partition (`start`), is handed what was fetched of it (`put`), and gives it back (`stop`)."""
 
-    def __init__(self, place: Place, bundle: Bundle, transactional_id: str) -> None:
+    def __init__(
+        self,
+        place: Place,
+        bundle: Bundle,
+        transactional_id: str,
+        *,
+        on_full: Callable[[], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        """`on_full` and `on_room` are called when no more should be fetched, and again when it should."""
         self.place = place
         self.bundle = bundle
         self.transactional_id = transactional_id
-        self.queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=4 * BATCH)
         self.live_until = 0.0
         """By the monotonic clock: where no record comes before, the partition has fallen silent."""
+        self.checkpoint: Checkpoint
+        self._on_full, self._on_room = on_full, on_room
+        self._fetches: deque[Any] = deque()
+        self._waiting = 0
+        """Records in them."""
+        self._arrived = asyncio.Event()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix=f"partition-{place.partition}")
         self._task: asyncio.Task[None] | None = None
         self._producer: Producer
         self._store: Store | None = None
+        self._standing: Standing
         self._overlay: Overlay
         self._partition: Partition
-        self._positions: dict[str, int] = {}
-        self.checkpoint: Checkpoint
 
     async def start(self, on_end: Callable[[asyncio.Task[None]], None], *, now: int, afresh: bool) -> None:
         """Fence the former holder, catch up, and begin. Raises UserError where the states can't be continued.
@@ -61,8 +78,16 @@ class Pipeline:
         self._task = asyncio.create_task(self._run(), name=f"partition-{self.place.partition}")
         self._task.add_done_callback(on_end)
 
+    def put(self, fetch: Any) -> None:
+        """Take what a fetch brought: a Faust event whose value is the list of records."""
+        self._fetches.append(fetch)
+        if self._waiting < FULL <= self._waiting + len(fetch.value):
+            self._on_full()
+        self._waiting += len(fetch.value)
+        self._arrived.set()
+
     async def stop(self) -> None:
-        """Finish what is being committed, and give the store back. Events not yet taken are read again by the next holder."""
+        """Finish what is being committed, and give the store back. What was not yet taken is read again by the next holder."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -77,11 +102,13 @@ class Pipeline:
                 "transactional.id": self.transactional_id,
                 "transaction.timeout.ms": 60_000,
                 "compression.type": "lz4",
+                "linger.ms": 0,
                 "log_level": 0,
             }
         )
         self._producer.init_transactions(COMMIT_SECONDS)
         self._store, self.checkpoint = recover(self.place, self._producer, now=now, afresh=afresh)
+        self._standing = read_standing(self._store)
         self._overlay = Overlay(self._store)
         self._partition = Partition(
             self.place.partition,
@@ -98,47 +125,55 @@ class Pipeline:
         more = True  # What was due at the checkpoint's watermark closes before the next record.
         try:
             while True:
-                events = [] if more else await self._take(committing)
-                next_offset = events[-1].message.offset + 1 if events else self.checkpoint.next_offset
-                changes = await self._in_thread(lambda events=events: self._apply(events))  # type: ignore[misc]
+                fetches = [] if more else await self._take(committing)
+                # What was read again after a rebalance and is applied already is left out.
+                next_offset = self.checkpoint.next_offset
+                records = [r for fetch in fetches for r in fetch.value if r.offset >= next_offset]
+                next_offset = records[-1].offset + 1 if records else next_offset
+                changes = await self._in_thread(lambda records=records: self._apply(records))  # type: ignore[misc]
                 if committing is not None:
                     await committing
                 more = changes.more
-                if events or changes.store:
+                if records or changes.store:
                     self._overlay.pending = changes.store
                     self.checkpoint = msgspec.structs.replace(
                         self.checkpoint, next_offset=next_offset, watermark=changes.watermark
                     )
-                    committing = asyncio.ensure_future(self._commit(changes, self.checkpoint, events))
+                    committing = asyncio.ensure_future(self._commit(changes, self.checkpoint, fetches))
         finally:
             if committing is not None:
                 await asyncio.shield(committing)
 
     async def _take(self, committing: asyncio.Future[None] | None) -> list[Any]:
-        """The next events, at most a batch. While a commit is under way only a full batch is worth starting."""
-        events = [await self.queue.get()]
+        """The next fetches, about a batch. While a commit is under way only a full batch is worth starting."""
+        await self._arrived.wait()
         await asyncio.sleep(GATHER_SECONDS)
-        if committing is not None and not committing.done() and self.queue.qsize() < BATCH - 1:
+        if committing is not None and not committing.done() and self._waiting < BATCH:
             await asyncio.wait([committing])
-        while len(events) < BATCH and not self.queue.empty():
-            events.append(self.queue.get_nowait())
-        # Whatever was read again after a rebalance and is applied already.
-        return [event for event in events if event.message.offset >= self.checkpoint.next_offset]
+        taken, records = [], 0
+        while self._fetches and records < BATCH:
+            taken.append(self._fetches.popleft())
+            records += len(taken[-1].value)
+        if self._waiting > ROOM >= self._waiting - records:
+            self._on_room()
+        self._waiting -= records
+        if not self._fetches:
+            self._arrived.clear()
+        return taken
 
-    def _apply(self, events: list[Any]) -> Changes:
-        messages = [event.message for event in events]
-        self._partition.load(message.key for message in messages)
-        for message in messages:
-            timestamp = int(message.timestamp * 1000 + 0.5)
-            self._partition.apply(message.offset, timestamp, message.key, message.value)
-        if messages and abs(time.time() * 1000 - timestamp) <= LIVE_MS:
+    def _apply(self, records: list[Any]) -> Changes:
+        self._partition.load(record.key for record in records)
+        apply = self._partition.apply
+        for record in records:
+            apply(record.offset, record.timestamp, record.key, record.value)
+        if records and abs(time.time() * 1000 - records[-1].timestamp) <= LIVE_MS:
             self.live_until = time.monotonic() + LIVE_MS / 1000
         return self._partition.flush()
 
-    async def _commit(self, changes: Changes, checkpoint: Checkpoint, events: list[Any]) -> None:
+    async def _commit(self, changes: Changes, checkpoint: Checkpoint, fetches: list[Any]) -> None:
         await self._in_thread(lambda: self._transact(changes, checkpoint))
-        for event in events:
-            event.ack()
+        for fetch in fetches:
+            fetch.ack()
 
     def _transact(self, changes: Changes, checkpoint: Checkpoint) -> None:
         """Publish and commit, then write the store: before, a crash between the two would lose what was not published."""
@@ -169,20 +204,17 @@ class Pipeline:
             on_delivery=self._on_delivery,
         )
         self._producer.commit_transaction(COMMIT_SECONDS)
-        assert self._store is not None
-        standing = read_standing(self._store)
-        embeddings = self._positions.get(topics.user_embeddings, standing.embeddings)
-        histories = self._positions.get(topics.user_histories, standing.histories)
-        standing = msgspec.structs.replace(
-            standing,
-            checkpoint=checkpoint,
-            embeddings=embeddings,
-            histories=histories,
-            written_at=int(time.time() * 1000),
+        self._standing = msgspec.structs.replace(
+            self._standing, checkpoint=checkpoint, written_at=int(time.time() * 1000)
         )
-        write(self._store, changes.store, standing)
+        assert self._store is not None
+        write(self._store, changes.store, self._standing)
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             raise KafkaException(error)
-        self._positions[str(message.topic())] = int(message.offset() or 0) + 1
+        position = int(message.offset() or 0) + 1
+        if message.topic() == self.place.topics.user_embeddings:
+            self._standing = msgspec.structs.replace(self._standing, embeddings=position)
+        else:
+            self._standing = msgspec.structs.replace(self._standing, histories=position)

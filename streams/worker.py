@@ -15,11 +15,9 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import faust
 from confluent_kafka import KafkaException, Producer
-from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from models import events
@@ -27,57 +25,12 @@ from models.bundle import Bundle
 from models.errors import UserError
 from models.store import destroy
 from models.topics import Topics
-from streams.pipeline import Pipeline, transactional_id
+from streams.consumer import FETCH_BYTES, App, Records
+from streams.pipeline import BATCH, Pipeline, transactional_id
 from streams.recovery import Place
 from streams.topics import Client, cluster_id, require
 
 log = logging.getLogger("insession.worker")
-
-
-FETCH_WAIT_MS = 25
-"""How long a fetch waits for records. Kafka answers as soon as there are any; the embedded broker only then, and Faust's 1,500 ms would be each click's delay."""
-
-
-class Thread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer, told to leave out what aborted transactions wrote: by itself Faust reads it."""
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = "read_committed"
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        return consumer
-
-
-class Consumer(driver.Consumer):
-    """Faust's consumer, which goes on from our checkpoints and not from the offsets of its group."""
-
-    def _new_consumer_thread(self) -> Thread:
-        return Thread(self, loop=self.loop, beacon=self.beacon)
-
-    async def perform_seek(self) -> None:
-        offsets = {
-            TP(tp.topic, tp.partition): pipeline.checkpoint.next_offset
-            for tp in self.assignment()
-            if (pipeline := cast(App, self.app).worker.pipelines.get(tp.partition)) is not None
-        }
-        if offsets:
-            await self.seek_wait(offsets)
-            self._committed_offset.update(offsets)
-
-
-class Transport(driver.Transport):
-    """Faust's transport with that consumer."""
-
-    Consumer = Consumer
-
-
-class App(faust.App):
-    """Faust's application with that transport."""
-
-    worker: Worker
-
-    def _new_transport(self) -> Transport:
-        return Transport(self.conf.broker_consumer, self)
 
 
 class Worker:
@@ -116,6 +69,8 @@ class Worker:
             broker_rebalance_timeout=4,
             broker_session_timeout=6,
             broker_heartbeat_interval=1,
+            broker_max_poll_records=BATCH,
+            consumer_max_fetch_size=FETCH_BYTES,
             consumer_auto_offset_reset="earliest",
             topic_allow_declare=False,
             topic_disable_leader=True,
@@ -124,22 +79,17 @@ class Worker:
             datadir=str(self.state / "faust"),
             web_enabled=False,
         )
-        app.worker = self
-        clicks = app.topic(
-            self.topics.clicks,
-            key_type=bytes,
-            value_type=bytes,
-            key_serializer="raw",
-            value_serializer="raw",
-            allow_empty=True,
-        )
+        app.clicks = self.topics.clicks
+        app.positions = lambda: {
+            number: pipeline.checkpoint.next_offset for number, pipeline in self.pipelines.items()
+        }
 
-        @app.agent(clicks, name=f"{self.application}.clicks")
+        @app.agent(app.topic(self.topics.clicks, schema=Records()), name=f"{self.application}.clicks")
         async def apply(stream: Any) -> None:
-            async for event in stream.noack().events():
-                pipeline = self.pipelines.get(event.message.partition)
+            async for fetch in stream.noack().events():
+                pipeline = self.pipelines.get(fetch.message.partition)
                 if pipeline is not None:
-                    await pipeline.queue.put(event)
+                    pipeline.put(fetch)
 
         app.on_partitions_revoked.connect(self._revoked)
         app.on_rebalance_complete.connect(self._assigned)
@@ -207,7 +157,14 @@ class Worker:
             partition=number,
             folder=self.state / f"partition-{number}",
         )
-        return Pipeline(place, self.bundle, transactional_id(self.application, self.topics.prefix, number))
+        partition = TP(self.topics.clicks, number)
+        return Pipeline(
+            place,
+            self.bundle,
+            transactional_id(self.application, self.topics.prefix, number),
+            on_full=lambda: self.app.consumer.on_buffer_full(partition),
+            on_room=lambda: self.app.consumer.on_buffer_drop(partition),
+        )
 
     async def _tick(self) -> None:
         """Move the watermark of a partition that was live and fell silent, so that its sessions close."""
