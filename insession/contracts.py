@@ -11,9 +11,9 @@ from models.bundle import Manifest
 from models.events import Event
 from models.history import ClosedSession, History
 from models.listings import Listing
-from models.partition import Checkpoint
 from models.recording import Header, _Line
 from models.sessions import UserEmbedding
+from models.states import Checkpoint
 from serving import openapi
 
 DOCS = Path(__file__).parent.parent / "docs"

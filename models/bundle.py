@@ -16,7 +16,8 @@ import hashlib
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -29,12 +30,14 @@ from safetensors import SafetensorError
 
 from models import listings as listings_
 from models import ranker as ranker_
+from models.cold_start import ColdStart
 from models.encoder import Encoder, Mean
 from models.errors import UserError
 from models.index import Index
-from models.listings import Listings
+from models.listings import Listing, Listings
 from models.ranker import Ranker
 from models.sessions import Session
+from models.space import Space
 
 VERSION = 1
 NAME = re.compile(r"[0-9a-f]{16}")
@@ -82,29 +85,94 @@ class _Version(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory."""
+    """A bundle in memory. What is on disk never changes; listings may be announced to it."""
 
     name: str
     manifest: Manifest
     listings: Listings
-    vectors: Floats
-    """float32 [n, d]: row i is `listings.ids[i]`; of unit length, or zeros where nothing is known."""
+    space: Space
+    """The listings' vectors, row i that of `listings.ids[i]`, and behind them those of announced listings."""
     encoder: Encoder
     ranker: Ranker
     folder: Path | None = None
+    announced: dict[str, tuple[int, Listing]] = field(default_factory=dict)
+    """Listings that are not the bundle's but have a vector from their neighbours, with their rows."""
+
+    @property
+    def row(self) -> dict[str, int]:
+        """The row of each listing that is known."""
+        return self.space.row
+
+    @property
+    def vectors(self) -> Floats:
+        """float32 [m, d]: of unit length, or zeros where nothing is known of a listing."""
+        return self.space.vectors
+
+    @cached_property
+    def cold_start(self) -> ColdStart:
+        return ColdStart(self.listings, self.vectors[: len(self.listings)])
 
     @cached_property
     def index(self) -> Index:
         """Loaded when first asked for; built where the bundle is not on disk. Raises UserError where it is broken."""
         if self.folder is None:
-            return Index.build(self.vectors, self.listings)
+            return Index.build(self.vectors[: len(self.listings)], self.listings)
         for name in self.manifest.files:
             if name.endswith(".hnsw"):
                 _check(self.folder, name, self.manifest)
         try:
-            return Index.load(self.folder, self.vectors, self.listings)
+            return Index.load(self.folder, self.vectors[: len(self.listings)], self.listings)
         except (OSError, RuntimeError) as error:
             raise UserError(f"{self.folder}: the index can't be read: {error}") from None
+
+    def announce(self, listing_id: str, listing: Listing | None) -> bool:
+        """Give a listing that was announced the vector of its neighbours; whether that changed anything.
+
+        A listing that has a vector in the bundle keeps it. None withdraws the listing: it is unknown again.
+        """
+        own = self.listings.row.get(listing_id)
+        if own is not None and self.vectors[own].any():
+            return False
+        vector = self.cold_start.vector(listing) if listing is not None else None
+        row, before = self.announced.get(listing_id, (None, None))
+        if vector is None or listing is None:
+            if row is None:
+                return False
+            del self.announced[listing_id]
+            if own is None:
+                del self.row[listing_id]
+            else:
+                self.row[listing_id] = own
+            return True
+        if row is None:
+            row = self.space.put(listing_id, vector)
+        elif listing == before:
+            return False
+        else:
+            self.space.replace(row, vector)
+        self.announced[listing_id] = (row, listing)
+        return True
+
+    def nearest(
+        self, vector: npt.ArrayLike, k: int, *, market: str | None = None, exclude: Set[int] = frozenset()
+    ) -> tuple[npt.NDArray[np.int64], Floats]:
+        """At most `k` rows nearest to `vector`, [d], nearest first, and their similarities.
+
+        Within `market` where one is given, without the rows in `exclude`. The bundle's own listings come from its
+        index, announced ones are compared one by one. Raises UserError where the index is broken.
+        """
+        rows, similarities = self.index.nearest(vector, k, market=market, exclude=exclude)
+        new = [
+            row
+            for row, listing in self.announced.values()
+            if row not in exclude and (market is None or listing.market == market)
+        ]
+        if not new:
+            return rows, similarities
+        rows = np.concatenate([rows, np.array(new, np.int64)])
+        similarities = self.vectors[rows] @ np.asarray(vector, np.float32)
+        best = np.lexsort((rows, -similarities))[:k]
+        return rows[best], similarities[best]
 
     def encode(self, session: Session | None) -> tuple[float, ...] | None:
         """The session's embedding as it stands in `UserEmbedding.vector`; None where nothing known was acted on."""
@@ -125,7 +193,8 @@ def assemble(
     manifest = Manifest(
         dimensions=vectors.shape[1], listings=len(listings), encoder=settings, training=training
     )
-    return Bundle("", manifest, listings, vectors, Encoder(settings, vectors, listings.row), ranker)
+    space = Space(listings.row, vectors)
+    return Bundle("", manifest, listings, space, Encoder(settings, space), ranker)
 
 
 def write(folder: Path, bundle: Bundle, *, threads: int = 1) -> Path:
@@ -204,8 +273,8 @@ def load(path: Path) -> Bundle:
         raise UserError(f"{folder}: {error}") from None
     if vectors.dtype != np.float32 or vectors.shape != (len(listings), manifest.dimensions):
         raise UserError(f"{folder}: {len(listings)} listings, but vectors of {vectors.dtype} {vectors.shape}")
-    encoder = Encoder(manifest.encoder, vectors, listings.row)
-    return Bundle(name, manifest, listings, vectors, encoder, ranker, folder)
+    space = Space(listings.row, vectors)
+    return Bundle(name, manifest, listings, space, Encoder(manifest.encoder, space), ranker, folder)
 
 
 def _name(manifest: bytes) -> str:

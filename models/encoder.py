@@ -7,14 +7,13 @@ same session gives the same bits in any batch, and on any machine with IEEE arit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from models.history import LONG_CLICK_SECONDS, dwell
-from models.sessions import Action, Session
+from models.sessions import WINDOWS, Action, Session
+from models.space import Space
 
 DECIMALS = 6
 """An embedding is rounded to so many decimals: a record on the topic and its JSON are the same numbers."""
@@ -33,18 +32,15 @@ class Mean(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Encoder:
-    """Encodes sessions by `settings` over `vectors`, float32 [n, d], whose rows `row` names."""
+    """Encodes sessions by `settings` over the vectors of a space."""
 
-    def __init__(
-        self, settings: Mean, vectors: npt.NDArray[np.float32], row: Mapping[str, int], longest: int = 1_000
-    ) -> None:
+    def __init__(self, settings: Mean, space: Space) -> None:
         self.settings = settings
-        self.vectors = vectors
-        self.row = row
+        self.space = space
         self._weights = {
             kind: getattr(settings, kind) for kind in ("click", "wishlist", "inquiry", "booking", "rejection")
         }
-        steps = np.arange(longest - 1, -1, -1, dtype=np.float64)
+        steps = np.arange(WINDOWS.events - 1, -1, -1, dtype=np.float64)
         self._powers = np.power(settings.decay, steps)
 
     def encode(self, session: Session | None) -> tuple[float, ...] | None:
@@ -60,7 +56,7 @@ class Encoder:
         for event in session.events:
             if not isinstance(event, Action):
                 continue
-            row = self.row.get(event.listing_id)
+            row = self.space.row.get(event.listing_id)
             weight = self._weights[event.kind]
             if row is None or not weight:
                 continue
@@ -72,7 +68,7 @@ class Encoder:
             return None
         decayed = self._powers[-len(rows) :] * weights
         # Elementwise products added up row by row, and no matrix product: its bits could depend on the library.
-        total = np.add.reduce(self.vectors[rows] * decayed[:, None], axis=0)
+        total = np.add.reduce(self.space.vectors[rows] * decayed[:, None], axis=0)
         norm = math.hypot(*total.tolist())
         if norm < 1e-9:
             return None

@@ -16,6 +16,9 @@ VERSION = 1
 RESERVED = "__"
 """Keys that begin so are ours on the output topics, so no user id may."""
 
+Version = Annotated[int, msgspec.Meta(ge=1, le=1)]
+"""Of any schema but the events': each has had one so far, and a later one is refused."""
+
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Timestamp = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
 Position = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -126,8 +129,8 @@ class Tick(_Record, frozen=True, kw_only=True, omit_defaults=True, tag="tick"):
     """Moves the watermark of a silent partition. Belongs to no user; its record has no key."""
 
 
-ListingEvent = Click | Wishlist | Inquiry | Booking | Rejection
-Event = Search | Click | Leave | Wishlist | Inquiry | Booking | Rejection | Forget | Tick
+UserEvent = Search | Click | Leave | Wishlist | Inquiry | Booking | Rejection | Forget
+Event = UserEvent | Tick
 
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _encoder = msgspec.json.Encoder()

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from models.events import Version
 from models.sessions import WINDOWS, Action, Kept, Left, Session, Shown, Windows
 
 LONG_CLICK_SECONDS = 60.0
@@ -36,7 +37,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     user_id: str
     visits: tuple[Visit, ...] = ()
-    version: int = 1
+    version: Version = 1
 
 
 class ClosedSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,7 +47,7 @@ class ClosedSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     first: int
     last: int
     events: tuple[Kept, ...]
-    version: int = 1
+    version: Version = 1
 
 
 def dwell(events: tuple[Kept, ...]) -> dict[str, float]:

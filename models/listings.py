@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from models.events import Id, Money
+from models.events import Id, Money, Version
 
 Attribute = str | float | bool | tuple[str, ...]
 
@@ -24,7 +24,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     latitude: Annotated[float, msgspec.Meta(ge=-90, le=90)] | None = None
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)] | None = None
     attributes: dict[str, Attribute] = {}
-    version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    version: Version = 1
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -64,7 +64,7 @@ def rank(
     Candidates are in the caller's order. Known listings are ranked among the places that known listings have
     there; an unknown one keeps its place.
     """
-    get = bundle.listings.row.get
+    get = bundle.row.get
     rows = np.array([get(candidate.listing_id, -1) for candidate in candidates], np.int64)
     found = rows >= 0
     known = found.tolist()
@@ -109,7 +109,7 @@ def matrix(
         rows=rows[places],
         positions=places + 1,
         vectors=bundle.vectors,
-        row=bundle.listings.row,
+        row=bundle.row,
         session=session,
         vector=np.array(user.vector, np.float32) if known else None,
         scores=_caller_scores(candidates, places),

@@ -25,6 +25,7 @@ from models.events import (
     Rejection,
     Search,
     Tick,
+    Version,
     Wishlist,
 )
 
@@ -110,7 +111,7 @@ class Session(msgspec.Struct, frozen=True, array_like=True):
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of a user: ids, kinds and times only, nothing computed from a bundle."""
 
-    version: int = 1
+    version: Version = 1
     sessions: tuple[Session, ...] = ()
     """Open sessions, oldest first; between two lies more than the gap."""
     last: int = 0
@@ -132,7 +133,7 @@ class UserEmbedding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     offset: int
     """Of the user's own last applied record on `clicks`."""
     state: State
-    version: int = 1
+    version: Version = 1
 
 
 def order(event: Kept) -> tuple[int, str]:

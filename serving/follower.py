@@ -14,13 +14,13 @@ import time
 from asyncio import AbstractEventLoop
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Annotated
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from models.partition import Checkpoint, history_key, user_key
+from models.events import Version
+from models.states import Checkpoint, history_key, user_key
 from models.store import Store, following
 from models.topics import CHECKPOINT_KEY, Topics
 from serving.cluster import Asking, Away, Client, Found, look
@@ -46,7 +46,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """The topics' ids, by name."""
     seen: int
     """When everything on the topics was last known to be read, ms; 0 before the first time."""
-    version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    version: Version = 1
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -47,7 +47,7 @@ class Ranking:
         if ranked is not None and ranked.scores is not None:
             results = _in_order(request.candidates, ranked)
         else:
-            rows = bundle.listings.row
+            rows = bundle.row
             results = [
                 api.RankedListing(
                     listing_id=candidate.listing_id,
@@ -80,10 +80,10 @@ class Ranking:
             outcome = "no-vector"
         if outcome is None and user is not None and user.vector is not None:
             seen = _seen(user, bundle) if request.exclude_seen else frozenset()
-            rows, similarities = bundle.index.nearest(
+            rows, similarities = bundle.nearest(
                 np.array(user.vector, np.float32), RETRIEVED * request.k, market=request.market, exclude=seen
             )
-            candidates = [Candidate(bundle.listings.ids[row]) for row in rows.tolist()]
+            candidates = [Candidate(bundle.space.ids[row]) for row in rows.tolist()]
             ranked, outcome = _ranked(bundle, user, candidates, timestamp, request.market, request.explain)
             if ranked is not None and ranked.scores is not None:
                 results = _recommended(candidates, ranked, similarities, request.k)
@@ -101,16 +101,16 @@ class Ranking:
     def similar(self, listing_id: str, k: int, market: str | None, begun: float) -> api.SimilarResponse:
         """The listings nearest to a listing."""
         bundle = self.bundle
-        row = bundle.listings.row.get(listing_id)
+        row = bundle.row.get(listing_id)
         if row is None:
             raise Refused(404, "the bundle does not know this listing", field="listing_id")
         results = []
         vector = bundle.vectors[row]
         if vector.any():
-            rows, similarities = bundle.index.nearest(vector, k, market=market, exclude={row})
+            rows, similarities = bundle.nearest(vector, k, market=market, exclude={row})
             found = zip(rows.tolist(), similarities.tolist(), strict=True)
             results = [
-                api.Similar(listing_id=bundle.listings.ids[near], position=place, similarity=similarity)
+                api.Similar(listing_id=bundle.space.ids[near], position=place, similarity=similarity)
                 for place, (near, similarity) in enumerate(found, 1)
             ]
         return api.SimilarResponse(
@@ -239,7 +239,7 @@ def _seen(user: UserEmbedding, bundle: Bundle) -> frozenset[int]:
         for event in session.events
         if isinstance(event, Action)
     }
-    row = bundle.listings.row
+    row = bundle.row
     return frozenset(row[listing] for listing in listings if listing in row)
 
 

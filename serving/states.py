@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from models.partition import Checkpoint, decode_embedding, user_key
 from models.recording import partition_of
 from models.sessions import UserEmbedding
+from models.states import Checkpoint, decode_embedding, user_key
 
 
 class Unreadable(Exception):

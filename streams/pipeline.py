@@ -13,7 +13,9 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from models.bundle import Bundle
-from models.partition import DEAD_LETTER_BYTES, Changes, Checkpoint, Partition
+from models.dead_letters import cut
+from models.partition import Changes, Partition
+from models.states import Checkpoint
 from models.store import Store
 from models.topics import CHECKPOINT_KEY
 from streams.recovery import Place, recover
@@ -189,8 +191,8 @@ class Pipeline:
         for letter in changes.dead:
             produce(
                 topics.dead_letters,
-                key=letter.key and letter.key[:DEAD_LETTER_BYTES],
-                value=letter.value and letter.value[:DEAD_LETTER_BYTES],
+                key=cut(letter.key),
+                value=cut(letter.value),
                 headers=letter.headers(topics.clicks, number),
                 partition=number,
             )

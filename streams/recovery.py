@@ -9,8 +9,8 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Message, Producer
 
 from models.errors import UserError
-from models.partition import Checkpoint, decode_embedding, history_key, timer_key, user_key
 from models.sessions import deadline
+from models.states import Checkpoint, decode_embedding, history_key, timer_key, user_key
 from models.store import Store, destroy
 from models.topics import CHECKPOINT_KEY, DAY_MS, Topics
 from streams.reader import SECONDS, OutOfRange, Reader, reader

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from models.partition import Checkpoint, timer_key
+from models.events import Version
+from models.states import Checkpoint, timer_key
 from models.store import Store
 
 _STANDING = b"m"
@@ -24,7 +25,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """The last checkpoint below that position."""
     written_at: int = 0
     """By the clock, ms; a store older than the topics keep tombstones can't be caught up."""
-    version: int = 1
+    version: Version = 1
 
 
 def read_standing(store: Store) -> Standing:

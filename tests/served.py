@@ -10,8 +10,8 @@ import msgspec
 from starlette.applications import Starlette
 
 from models.bundle import Bundle
-from models.partition import Checkpoint, user_key
 from models.sessions import UserEmbedding
+from models.states import Checkpoint, user_key
 from serving import app
 from serving.follower import Status
 from serving.health import Health

@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.partition import user_key
 from models.rank import Candidate, rank
 from models.sessions import WINDOWS
+from models.states import user_key
 from serving import api
 from serving.problems import MAX_BODY
 from tests.made import START, a_bundle

@@ -15,8 +15,9 @@ from models import bundle
 from models.datasets.marketplace import Marketplace
 from models.events import Forget, Leave, Tick, Wishlist, encode
 from models.listings import collect
-from models.partition import Checkpoint, Memory, Partition
+from models.partition import Partition
 from models.recording import Header, Record, Writer
+from models.states import Checkpoint, Memory
 from tests.made import START, a_bundle
 
 DOCUMENTS = contracts.documents()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from models.encoder import DECIMALS, Encoder, Mean
 from models.sessions import Kind, Left
+from models.space import Space
 from tests.made import START, a_bundle, act, show, unit, visit
 
 VECTORS = np.eye(4, dtype=np.float32)
@@ -17,18 +18,18 @@ HALF = Mean(decay=0.5)
 
 
 def encode(*events: object, settings: Mean = HALF) -> tuple[float, ...] | None:
-    return Encoder(settings, VECTORS, ROW).encode(visit(*events))  # type: ignore[arg-type]
+    return Encoder(settings, Space(ROW, VECTORS)).encode(visit(*events))  # type: ignore[arg-type]
 
 
 def test_no_session_or_nothing_known_in_it_has_no_embedding() -> None:
-    assert Encoder(Mean(), VECTORS, ROW).encode(None) is None
+    assert Encoder(Mean(), Space(ROW, VECTORS)).encode(None) is None
     assert encode(act(0, "unknown")) is None
     assert encode(show(0, "a", "b")) is None
     assert encode(act(0, "a", "rejection")) is None
 
 
 def test_a_listing_without_a_vector_has_no_embedding() -> None:
-    assert Encoder(Mean(), np.zeros((1, 4), np.float32), {"a": 0}).encode(visit(act(0, "a"))) is None
+    assert Encoder(Mean(), Space({"a": 0}, np.zeros((1, 4), np.float32))).encode(visit(act(0, "a"))) is None
 
 
 def test_each_step_halves_what_came_before() -> None:
@@ -88,6 +89,6 @@ def test_the_bits_do_not_depend_on_which_other_listings_a_bundle_has() -> None:
     vectors = unit(1_000, 32)
     chosen = [3, 999, 17, 3]
     session = visit(*(act(at, f"l{row}") for at, row in enumerate(chosen)))
-    whole = Encoder(Mean(), vectors, {f"l{row}": row for row in range(1_000)})
-    part = Encoder(Mean(), vectors[[999, 17, 3]].copy(), {"l999": 0, "l17": 1, "l3": 2})
+    whole = Encoder(Mean(), Space({f"l{row}": row for row in range(1_000)}, vectors))
+    part = Encoder(Mean(), Space({"l999": 0, "l17": 1, "l3": 2}, vectors[[999, 17, 3]].copy()))
     assert whole.encode(session) == part.encode(session)

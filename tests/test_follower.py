@@ -15,8 +15,8 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from models.partition import Checkpoint, history_key, user_key
 from models.sessions import UserEmbedding
+from models.states import Checkpoint, history_key, user_key
 from models.store import Store
 from models.topics import CHECKPOINT_KEY, Topics
 from serving import cluster, follower

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from models.events import Booking, Click, Event, Forget, Leave, Result, Search, Tick, encode
 from models.history import ClosedSession, History
-from models.partition import CLOSINGS, Changes, Memory, Partition, decode_embedding, history_key, user_key
+from models.partition import CLOSINGS, Changes, Partition
 from models.sessions import Action, Kept, Left, UserEmbedding
+from models.states import Memory, decode_embedding, history_key, user_key
 from models.store import Store
 from streams.states import Overlay
 from tests.oracle import MINUTE, Oracle

@@ -22,9 +22,10 @@ from insession.sidecar import Sidecar
 from models import bundle
 from models.errors import UserError
 from models.events import Click, Event, encode
-from models.partition import Memory, Partition, decode_embedding
+from models.partition import Partition
 from models.rank import Candidate
 from models.recording import Header, Record, Writer, partition_of, read
+from models.states import Memory, decode_embedding
 from models.topics import CHECKPOINT_KEY, Topics
 from serving.api import RankRequest, RankResponse
 from streams import record, replay, topics

@@ -17,10 +17,11 @@ from models import rank as rank_
 from models.bundle import Bundle
 from models.evaluation import baselines, confidence, mean_rank, mrr
 from models.events import Booking, Click, Event, EventError, Search, decode
-from models.partition import Memory, Partition
+from models.partition import Partition
 from models.rank import Candidate
 from models.recording import Record, partition_of, read
 from models.sessions import UserEmbedding
+from models.states import Memory
 
 Targets = ("all", "seen", "unseen")
 BATCH = 1_000

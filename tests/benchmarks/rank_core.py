@@ -7,8 +7,8 @@ import time
 
 import msgspec
 
-from models.partition import decode_embedding
 from models.rank import rank
+from models.states import decode_embedding
 from serving.api import RankRequest
 from tests.benchmarks.result import Result
 from tests.made import START, a_bundle, act, user_in
