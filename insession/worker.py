@@ -27,7 +27,6 @@ def command(settings: Settings, afresh: bool) -> None:
     Example:
       insession worker --bootstrap 127.0.0.1:9092 --bundle bundles --state .insession
     """
-    from models import bundle
     from streams import worker
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -35,7 +34,7 @@ def command(settings: Settings, afresh: bool) -> None:
     worker.run(
         client=settings.client,
         topics=settings.topics,
-        bundle=bundle.load(settings.bundle),
+        bundle=settings.bundle,
         state=settings.state / "worker",
         application=settings.application,
         afresh=afresh,

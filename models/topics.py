@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 DAY_MS = 24 * 60 * 60 * 1000
 
+MESSAGE_BYTES = 4 * 1024 * 1024
+"""The longest record the worker may have to write: a history of 500 entries with the longest ids."""
+
 CHECKPOINT_KEY = b"__checkpoint"
 """The reserved key of `user-embeddings` under which a partition's checkpoint stands."""
 
@@ -51,8 +54,10 @@ class Topics:
 
     def settings(self, topic: str, *, retention_ms: int) -> dict[str, str]:
         """What the broker must be told of `topic`. `retention_ms` is for the topics that are not compacted; -1 keeps all."""
-        if topic in (self.listings, self.user_embeddings, self.user_histories):
+        if topic == self.listings:
             return {"cleanup.policy": "compact"}
+        if topic in (self.user_embeddings, self.user_histories):
+            return {"cleanup.policy": "compact", "max.message.bytes": str(MESSAGE_BYTES)}
         settings = {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
         if topic == self.clicks:
             # One fast clock must not move anybody's windows: the broker itself refuses what is dated ahead.

@@ -47,6 +47,19 @@ class Consumer(driver.Consumer):
             await self.seek_wait(offsets)
             self._committed_offset.update(offsets)
 
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing: between two fetches' last offsets lie their records."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """What to commit, for lag monitors to read. Fetches are acknowledged in their order, when they are committed."""
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        newest = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return newest + 1
+
     def on_buffer_drop(self, tp: TP) -> None:
         super().on_buffer_drop(tp)
         self._room.set()

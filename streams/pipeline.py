@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,16 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
-from models.bundle import Bundle
 from models.dead_letters import cut
 from models.partition import Changes, Partition
 from models.states import Checkpoint
 from models.store import Store
-from models.topics import CHECKPOINT_KEY
+from models.topics import CHECKPOINT_KEY, MESSAGE_BYTES
+from streams.catalogue import Catalogue
+from streams.metrics import Metrics
 from streams.recovery import Place, recover
-from streams.states import Overlay, Standing, read_standing, write
+from streams.states import Overlay, Standing, read_standing, users, write
 
 BATCH = 1_000
 """A batch ends with the fetch that brings it to so many records."""
@@ -30,13 +32,16 @@ GATHER_SECONDS = 0.003
 COMMIT_SECONDS = 30.0
 LIVE_MS = 60_000
 """A partition is live where its newest record was so close to the clock when it was read."""
+RECOMPUTED, RECOMPUTED_IDLE = 100, 1_000
+"""With a new bundle, so many users' vectors are computed again beside a batch, and with nothing else to do."""
 
 T = TypeVar("T")
 
 
 def transactional_id(application: str, topics_prefix: str, partition: int) -> str:
     """Whoever holds this partition writes under this id, so that a newer holder fences an older one."""
-    return f"{application}-{topics_prefix}{partition}"
+    # A slash stands in no name: no two of them can run into one another.
+    return f"{application}/{topics_prefix}/{partition}"
 
 
 class Pipeline:
@@ -45,24 +50,30 @@ class Pipeline:
     def __init__(
         self,
         place: Place,
-        bundle: Bundle,
+        catalogue: Catalogue,
+        metrics: Metrics,
         transactional_id: str,
         *,
+        on_end: Callable[[asyncio.Task[None]], None],
         on_full: Callable[[], None],
         on_room: Callable[[], None],
     ) -> None:
-        """`on_full` and `on_room` are called when no more should be fetched, and again when it should."""
+        """`on_end` is called with a task that works here when it ends; `on_full` and `on_room` when no more should be fetched, and again when it should."""
         self.place = place
-        self.bundle = bundle
+        self.catalogue = catalogue
+        self.metrics = metrics
         self.transactional_id = transactional_id
         self.live_until = 0.0
         """By the monotonic clock: where no record comes before, the partition has fallen silent."""
         self.checkpoint: Checkpoint
-        self._on_full, self._on_room = on_full, on_room
+        """What is applied, and committed or about to be."""
+        self._on_end, self._on_full, self._on_room = on_end, on_full, on_room
         self._fetches: deque[Any] = deque()
         self._waiting = 0
         """Records in them."""
         self._arrived = asyncio.Event()
+        """There is something to do: fetches, or vectors to compute again."""
+        self._stopping = threading.Event()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix=f"partition-{place.partition}")
         self._task: asyncio.Task[None] | None = None
         self._producer: Producer
@@ -70,15 +81,17 @@ class Pipeline:
         self._standing: Standing
         self._overlay: Overlay
         self._partition: Partition
+        self._recomputed: bytes | None = None
+        """The last user whose vector was brought to the bundle in use; None once all are."""
 
-    async def start(self, on_end: Callable[[asyncio.Task[None]], None], *, now: int, afresh: bool) -> None:
-        """Fence the former holder, catch up, and begin. Raises UserError where the states can't be continued.
+    async def start(self, *, afresh: bool) -> None:
+        """Fence the former holder, catch up, and begin.
 
-        `on_end` is called with the task that works from then on, when it ends. `now` is the clock, ms.
+        Raises UserError where the states can't be continued, streams.reader.Stopped where `stop` was called meanwhile.
         """
-        await self._in_thread(lambda: self._take_over(now, afresh))
+        await self._in_thread(lambda: self._take_over(afresh))
         self._task = asyncio.create_task(self._run(), name=f"partition-{self.place.partition}")
-        self._task.add_done_callback(on_end)
+        self._task.add_done_callback(self._on_end)
 
     def put(self, fetch: Any) -> None:
         """Take what a fetch brought: a Faust event whose value is the list of records."""
@@ -88,8 +101,17 @@ class Pipeline:
         self._waiting += len(fetch.value)
         self._arrived.set()
 
+    def wake(self) -> None:
+        """There is a new bundle."""
+        self._arrived.set()
+
+    def interrupt(self) -> None:
+        """Let `start` give up, as the partition may be somebody else's soon."""
+        self._stopping.set()
+
     async def stop(self) -> None:
         """Finish what is being committed, and give the store back. What was not yet taken is read again by the next holder."""
+        self.interrupt()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -97,33 +119,40 @@ class Pipeline:
         if self._store is not None:
             self._store.close()
 
-    def _take_over(self, now: int, afresh: bool) -> None:
+    def _take_over(self, afresh: bool) -> None:
         self._producer = Producer(
             {
                 **self.place.client,
                 "transactional.id": self.transactional_id,
                 "transaction.timeout.ms": 60_000,
+                "message.max.bytes": MESSAGE_BYTES,
                 "compression.type": "lz4",
                 "linger.ms": 0,
                 "log_level": 0,
             }
         )
         self._producer.init_transactions(COMMIT_SECONDS)
-        self._store, self.checkpoint = recover(self.place, self._producer, now=now, afresh=afresh)
-        self._standing = read_standing(self._store)
+        self._store, self._standing = recover(
+            self.place, self._producer, afresh=afresh, stopped=self._stopping.is_set
+        )
+        assert self._standing.checkpoint is not None
+        self.checkpoint = self._standing.checkpoint
         self._overlay = Overlay(self._store)
         self._partition = Partition(
             self.place.partition,
-            bundle=self.bundle,
+            bundle=self.catalogue.bundle,
             states=self._overlay,
             watermark=self.checkpoint.watermark,
         )
+        self._recomputed = None if self._standing.bundle == self.catalogue.bundle.name else b""
+        if abs(time.time() * 1000 - self.checkpoint.watermark) <= self._partition.windows.grace:
+            self._lives()  # It was live when its last holder left it.
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def _run(self) -> None:
-        committing: asyncio.Future[None] | None = None
+        committing: asyncio.Task[None] | None = None
         more = True  # What was due at the checkpoint's watermark closes before the next record.
         try:
             while True:
@@ -132,26 +161,39 @@ class Pipeline:
                 next_offset = self.checkpoint.next_offset
                 records = [r for fetch in fetches for r in fetch.value if r.offset >= next_offset]
                 next_offset = records[-1].offset + 1 if records else next_offset
-                changes = await self._in_thread(lambda records=records: self._apply(records))  # type: ignore[misc]
+                changes, bundle = await self._in_thread(lambda records=records: self._apply(records))  # type: ignore[misc]
                 if committing is not None:
                     await committing
                 more = changes.more
-                if records or changes.store:
+                if records or changes.store or bundle != self._standing.bundle:
                     self._overlay.pending = changes.store
-                    self.checkpoint = msgspec.structs.replace(
-                        self.checkpoint, next_offset=next_offset, watermark=changes.watermark
+                    before, self.checkpoint = (
+                        self.checkpoint,
+                        msgspec.structs.replace(
+                            self.checkpoint, next_offset=next_offset, watermark=changes.watermark
+                        ),
                     )
-                    committing = asyncio.ensure_future(self._commit(changes, self.checkpoint, fetches))
+                    standing = msgspec.structs.replace(
+                        self._standing, checkpoint=self.checkpoint, bundle=bundle
+                    )
+                    committing = asyncio.create_task(
+                        self._commit(changes, standing, onto=before, fetches=fetches, records=len(records))
+                    )
+                    # A failure is noticed at once, and not when the next record comes.
+                    committing.add_done_callback(self._on_end)
         finally:
             if committing is not None:
                 await asyncio.shield(committing)
 
-    async def _take(self, committing: asyncio.Future[None] | None) -> list[Any]:
-        """The next fetches, about a batch. While a commit is under way only a full batch is worth starting."""
-        await self._arrived.wait()
-        await asyncio.sleep(GATHER_SECONDS)
-        if committing is not None and not committing.done() and self._waiting < BATCH:
-            await asyncio.wait([committing])
+    async def _take(self, committing: asyncio.Task[None] | None) -> list[Any]:
+        """The next fetches, about a batch; none where vectors are to be computed again. While a commit is under way only a full batch is worth starting."""
+        if not self._fetches and self._recomputed is None:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._waiting < BATCH:
+            await asyncio.sleep(GATHER_SECONDS)
+            if committing is not None and not committing.done() and self._waiting < BATCH:
+                await asyncio.wait([committing])
         taken, records = [], 0
         while self._fetches and records < BATCH:
             taken.append(self._fetches.popleft())
@@ -159,33 +201,70 @@ class Pipeline:
         if self._waiting > ROOM >= self._waiting - records:
             self._on_room()
         self._waiting -= records
-        if not self._fetches:
-            self._arrived.clear()
         return taken
 
-    def _apply(self, records: list[Any]) -> Changes:
-        self._partition.load(record.key for record in records)
-        apply = self._partition.apply
+    def _apply(self, records: list[Any]) -> tuple[Changes, str]:
+        """Apply the records; what they change, and of which bundle all vectors are then ("" where some are not)."""
+        started = time.perf_counter()
+        partition, bundle = self._partition, self.catalogue.bundle
+        if bundle is not partition.bundle:
+            # The others from the next batch on: until then the store lacks what is being committed.
+            partition.bundle, self._recomputed = bundle, b""
+        elif self._recomputed is not None:
+            self._recompute(RECOMPUTED if records else RECOMPUTED_IDLE)
+        partition.load(record.key for record in records)
+        apply = partition.apply
         for record in records:
             apply(record.offset, record.timestamp, record.key, record.value)
         if records and abs(time.time() * 1000 - records[-1].timestamp) <= LIVE_MS:
-            self.live_until = time.monotonic() + LIVE_MS / 1000
-        return self._partition.flush()
+            self._lives()
+        changes = partition.flush()
+        self.metrics.took("apply", time.perf_counter() - started)
+        return changes, bundle.name if self._recomputed is None else ""
 
-    async def _commit(self, changes: Changes, checkpoint: Checkpoint, fetches: list[Any]) -> None:
-        await self._in_thread(lambda: self._transact(changes, checkpoint))
+    def _recompute(self, count: int) -> None:
+        """Bring the vectors of the next users to the bundle in use: `flush` gives whoever is loaded one of it."""
+        assert self._store is not None
+        next_users = users(self._store, self._recomputed or b"", count)
+        self._partition.load(next_users)
+        self.metrics.recomputed.inc(len(next_users))
+        self._recomputed = next_users[-1] if len(next_users) == count else None
+
+    def _lives(self) -> None:
+        self.live_until = time.monotonic() + LIVE_MS / 1000
+
+    async def _commit(
+        self, changes: Changes, standing: Standing, *, onto: Checkpoint, fetches: list[Any], records: int
+    ) -> None:
+        await self._in_thread(lambda: self._transact(changes, standing, onto))
         for fetch in fetches:
             fetch.ack()
+        self.metrics.applied(records, changes.counts)
 
-    def _transact(self, changes: Changes, checkpoint: Checkpoint) -> None:
+    def _transact(self, changes: Changes, standing: Standing, onto: Checkpoint) -> None:
         """Publish and commit, then write the store: before, a crash between the two would lose what was not published."""
+        assert standing.checkpoint is not None
+        positions = self._publish(changes, standing.checkpoint)
+        self._keep(changes, msgspec.structs.replace(standing, **positions), onto)
+
+    def _publish(self, changes: Changes, checkpoint: Checkpoint) -> dict[str, int]:
+        """One transaction with all that changed, the checkpoint last; the positions behind it on the compacted outputs."""
+        started = time.perf_counter()
         topics, number = self.place.topics, self.place.partition
+        positions: dict[str, int] = {}
+
+        def standing(name: str) -> Callable[[KafkaError | None, Message], None]:
+            def on_delivery(error: KafkaError | None, message: Message) -> None:
+                if error is None:  # else the commit fails
+                    positions[name] = (message.offset() or 0) + 1
+
+            return on_delivery
+
+        in_histories, in_embeddings = standing("histories"), standing("embeddings")
         produce = self._producer.produce
         self._producer.begin_transaction()
         for key, value in changes.histories.items():
-            produce(
-                topics.user_histories, key=key, value=value, partition=number, on_delivery=self._on_delivery
-            )
+            produce(topics.user_histories, key=key, value=value, partition=number, on_delivery=in_histories)
         for key, session in changes.sessions:
             produce(topics.sessions, key=key, value=session, partition=number)
         for letter in changes.dead:
@@ -203,20 +282,21 @@ class Pipeline:
             key=CHECKPOINT_KEY,
             value=msgspec.json.encode(checkpoint),
             partition=number,
-            on_delivery=self._on_delivery,
+            on_delivery=in_embeddings,
         )
+        published = time.perf_counter()
         self._producer.commit_transaction(COMMIT_SECONDS)
-        self._standing = msgspec.structs.replace(
-            self._standing, checkpoint=checkpoint, written_at=int(time.time() * 1000)
-        )
-        assert self._store is not None
-        write(self._store, changes.store, self._standing)
+        self.metrics.took("publish", published - started)
+        self.metrics.took("commit", time.perf_counter() - published)
+        return positions
 
-    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            raise KafkaException(error)
-        position = int(message.offset() or 0) + 1
-        if message.topic() == self.place.topics.user_embeddings:
-            self._standing = msgspec.structs.replace(self._standing, embeddings=position)
-        else:
-            self._standing = msgspec.structs.replace(self._standing, histories=position)
+    def _keep(self, changes: Changes, standing: Standing, onto: Checkpoint) -> None:
+        """Write what is committed to the store, onto the checkpoint that the batch started from."""
+        started = time.perf_counter()
+        assert self._store is not None
+        there = read_standing(self._store).checkpoint
+        if there not in (None, onto):
+            raise RuntimeError(f"the store stands at {there}, and not at {onto}")
+        self._standing = msgspec.structs.replace(standing, written_at=int(time.time() * 1000))
+        write(self._store, changes.store, self._standing)
+        self.metrics.took("store", time.perf_counter() - started)

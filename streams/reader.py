@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -18,11 +18,16 @@ class OutOfRange(Exception):
     """A partition does not have the offset to read from."""
 
 
+class Stopped(Exception):
+    """The reading was told to stop."""
+
+
 class Reader:
     """A consumer without a group: `read_committed`, assigned by hand, one partition at a time."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, stopped: Callable[[], bool]) -> None:
         self._consumer = consumer
+        self._stopped = stopped
 
     def read(
         self, topic: str, partition: int, position: int = OFFSET_BEGINNING
@@ -30,10 +35,12 @@ class Reader:
         """The records from `position` on, in chunks, each with the position behind it.
 
         The last chunk may be empty: transaction markers fill offsets, so the end is a position and not a record.
-        Raises OutOfRange where the partition does not have the position.
+        Raises OutOfRange where the partition does not have the position, Stopped where it was told to stop.
         """
         self._consumer.assign([TopicPartition(topic, partition, position)])
         while True:
+            if self._stopped():
+                raise Stopped
             messages = []
             at_end = False
             for message in self._consumer.consume(CHUNK, timeout=POLL_SECONDS):
@@ -72,8 +79,8 @@ class Reader:
 
 
 @contextmanager
-def reader(client: Client) -> Iterator[Reader]:
-    """A reader, closed at the end. UserError where no broker answers."""
+def reader(client: Client, stopped: Callable[[], bool] = lambda: False) -> Iterator[Reader]:
+    """A reader, closed at the end; it stops where `stopped` says so. UserError where no broker answers."""
     consumer = Consumer(
         {
             **client,
@@ -89,7 +96,7 @@ def reader(client: Client) -> Iterator[Reader]:
     try:
         # Partitions are looked up here: left to `assign`, the library waits half a second and more for each.
         consumer.list_topics(timeout=SECONDS)
-        yield Reader(consumer)
+        yield Reader(consumer, stopped)
     except KafkaException as error:
         if error.args[0].code() in (
             KafkaError._TRANSPORT,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +11,7 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Message, Producer
 
 from models.errors import UserError
-from models.sessions import deadline
-from models.states import Checkpoint, decode_embedding, history_key, timer_key, user_key
+from models.states import Checkpoint, decode_embedding, history_key, timers, user_key
 from models.store import Store, destroy
 from models.topics import CHECKPOINT_KEY, DAY_MS, Topics
 from streams.reader import SECONDS, OutOfRange, Reader, reader
@@ -41,43 +42,63 @@ class Place:
         return {name: self.found[name].id for name in (self.topics.clicks, *self.topics.outputs)}
 
 
-def recover(place: Place, producer: Producer, *, now: int, afresh: bool = False) -> tuple[Store, Checkpoint]:
-    """The partition's store, caught up, and the checkpoint to go on from.
+def recover(
+    place: Place,
+    producer: Producer,
+    *,
+    afresh: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.time,
+) -> tuple[Store, Standing]:
+    """The partition's store, caught up, and what it stands for, with the checkpoint to go on from.
 
     `producer` has called `init_transactions`, so whoever held the partition before can't write any more and
-    what it left open is settled. `now` is the clock, ms. Raises CantContinue where the states are of other
-    topics or clicks are missing between them and the input, unless `afresh`: then old outputs get
-    tombstones and the partition begins at its oldest click.
+    what it left open is settled. Raises CantContinue where the states are of other topics or clicks are missing
+    between them and the input, unless `afresh`: then old outputs get tombstones and the partition begins at its
+    oldest click. Raises streams.reader.Stopped once `stopped` says so.
     """
-    with reader(place.client) as topics:
+    with reader(place.client, stopped) as topics:
         try:
-            return _continue(place, topics, now)
+            return _continue(place, topics, clock)
         except CantContinue:
             if not afresh:
                 raise
+        except msgspec.MsgspecError as error:
+            raise UserError(
+                f"partition {place.partition} holds records that this version can't read: {error}; were they "
+                "written by a newer one?"
+            ) from None
         destroy(place.folder)
         checkpoint = _begin_afresh(place, topics, producer)
-    return Store(place.folder), checkpoint
+    return Store(place.folder), Standing(checkpoint=checkpoint, written_at=_now(clock))
 
 
-def _continue(place: Place, reader: Reader, now: int) -> tuple[Store, Checkpoint]:
+def _now(clock: Callable[[], float]) -> int:
+    return int(clock() * 1000)
+
+
+def _continue(place: Place, reader: Reader, clock: Callable[[], float]) -> tuple[Store, Standing]:
     store = Store(place.folder)
     try:
-        standing = _standing(place, store)
-        caught_up = _catch_up(place, reader, store, standing, now) if standing is not None else None
+        standing = _standing(place, store, clock)
+        caught_up = _catch_up(place, reader, store, standing, clock) if standing is not None else None
         if caught_up is None:
             store.close()
             destroy(place.folder)
             store = Store(place.folder)
-            caught_up = _catch_up(place, reader, store, Standing(), now)
-            assert caught_up is not None
-        return store, _checkpoint(place, reader, caught_up)
+            caught_up = _catch_up(place, reader, store, Standing(written_at=_now(clock)), clock)
+            if caught_up is None:
+                raise UserError(
+                    f"partition {place.partition} took longer to catch up with than its topics keep tombstones "
+                    f"(delete.retention.ms={_tombstones_ms(place)}); set it higher"
+                )
+        return store, msgspec.structs.replace(caught_up, checkpoint=_checkpoint(place, reader, caught_up))
     except BaseException:
         store.close()
         raise
 
 
-def _standing(place: Place, store: Store) -> Standing | None:
+def _standing(place: Place, store: Store, clock: Callable[[], float]) -> Standing | None:
     """What the store stands for; None where it can't be used, having been written by another version."""
     try:
         standing = read_standing(store)
@@ -85,7 +106,7 @@ def _standing(place: Place, store: Store) -> Standing | None:
         return None
     if standing.checkpoint is not None:
         _same(place, standing.checkpoint, f"the states in {place.folder}")
-    return standing
+    return standing if standing.written_at else Standing(written_at=_now(clock))
 
 
 def _same(place: Place, checkpoint: Checkpoint, what: str) -> None:
@@ -124,20 +145,30 @@ def _checkpoint(place: Place, reader: Reader, standing: Standing) -> Checkpoint:
     return checkpoint
 
 
-def _catch_up(place: Place, reader: Reader, store: Store, standing: Standing, now: int) -> Standing | None:
+def _tombstones_ms(place: Place) -> int:
+    """How long the compacted outputs keep tombstones."""
+    names = (place.topics.user_embeddings, place.topics.user_histories)
+    return min(int(place.found[name].settings.get("delete.retention.ms", "") or DAY_MS) for name in names)
+
+
+def _catch_up(
+    place: Place, reader: Reader, store: Store, standing: Standing, clock: Callable[[], float]
+) -> Standing | None:
     """Read what is new on the outputs into the store; None where the store must start from nothing."""
-    topics = place.topics
-    # Tombstones are gone after a while: a store from before that would keep what they deleted.
-    tombstones_ms = int(place.found[topics.user_embeddings].settings.get("delete.retention.ms", "") or DAY_MS)
-    if standing.written_at and now - standing.written_at > tombstones_ms:
+    topics, number, tombstones_ms = place.topics, place.partition, _tombstones_ms(place)
+
+    def too_old() -> bool:
+        # Tombstones are gone after a while: a store from before that would keep what they deleted.
+        return _now(clock) - standing.written_at > tombstones_ms
+
+    if too_old():
         return None
-    number = place.partition
     try:
         for messages, position in reader.read(
             topics.user_histories, number, standing.histories or OFFSET_BEGINNING
         ):
             changes = {history_key(key): value for key, value in _newest(messages).items()}
-            standing = msgspec.structs.replace(standing, histories=position, written_at=now)
+            standing = msgspec.structs.replace(standing, histories=position)
             write(store, changes, standing)
         for messages, position in reader.read(
             topics.user_embeddings, number, standing.embeddings or OFFSET_BEGINNING
@@ -145,27 +176,38 @@ def _catch_up(place: Place, reader: Reader, store: Store, standing: Standing, no
             newest = _newest(messages)
             value = newest.pop(CHECKPOINT_KEY, None)
             checkpoint = msgspec.json.decode(value, type=Checkpoint) if value else standing.checkpoint
-            standing = msgspec.structs.replace(
-                standing, embeddings=position, checkpoint=checkpoint, written_at=now
-            )
-            write(store, _with_timers(store, newest), standing)
+            changes, bundles = _with_timers(store, newest)
+            if bundles:
+                first = not standing.embeddings and len(bundles) == 1
+                bundle = next(iter(bundles)) if first or bundles == {standing.bundle} else ""
+                standing = msgspec.structs.replace(standing, bundle=bundle)
+            standing = msgspec.structs.replace(standing, embeddings=position, checkpoint=checkpoint)
+            write(store, changes, standing)
     except OutOfRange:
         return None  # The store is ahead of its topic.
+    if too_old():
+        return None
+    standing = msgspec.structs.replace(standing, written_at=_now(clock))
+    write(store, {}, standing)
     return standing
 
 
-def _with_timers(store: Store, values: dict[bytes, bytes | None]) -> dict[bytes, bytes | None]:
-    """The store's changes for these records of `user-embeddings`, their timers moved."""
+def _with_timers(
+    store: Store, values: dict[bytes, bytes | None]
+) -> tuple[dict[bytes, bytes | None], set[str]]:
+    """The store's changes for these records of `user-embeddings`, their timers moved; of which bundles their vectors are."""
     changes: dict[bytes, bytes | None] = {}
+    bundles = set()
     users = list(values)
     for user, old in zip(users, store.get_many([user_key(user) for user in users]), strict=True):
-        if old is not None:
-            changes[timer_key(deadline(decode_embedding(old).state), user)] = None
-        new = values[user]
-        if new is not None:
-            changes[timer_key(deadline(decode_embedding(new).state), user)] = b""
-        changes[user_key(user)] = new
-    return changes
+        value = values[user]
+        new = decode_embedding(value) if value is not None else None
+        if new is not None and new.state.sessions:
+            bundles.add(new.bundle)
+        before = decode_embedding(old).state if old is not None else None
+        changes |= timers(user, before, new.state if new is not None else None)
+        changes[user_key(user)] = value
+    return changes, bundles
 
 
 def _newest(messages: list[Message]) -> dict[bytes, bytes | None]:
@@ -177,19 +219,22 @@ def _begin_afresh(place: Place, reader: Reader, producer: Producer) -> Checkpoin
     """Tombstones for everything on the compacted outputs, and a checkpoint at the oldest click."""
     low = reader.beginning(place.topics.clicks, place.partition)
     checkpoint = Checkpoint(next_offset=low, watermark=0, cluster=place.cluster, topics=place.ids)
-    producer.begin_transaction()
+    live: list[tuple[str, bytes]] = []
     for topic in (place.topics.user_embeddings, place.topics.user_histories):
         keys: set[bytes] = set()
         for messages, _ in reader.read(topic, place.partition):
             for key, value in _newest(messages).items():
                 (keys.discard if value is None else keys.add)(key)
-        for key in sorted(keys - {CHECKPOINT_KEY}):
-            while True:
-                try:
-                    producer.produce(topic, key=key, value=None, partition=place.partition)
-                    break
-                except BufferError:
-                    producer.poll(1)
+        live += [(topic, key) for key in sorted(keys - {CHECKPOINT_KEY})]
+    # Only now: a transaction that waits for the reading of whole topics would time out.
+    producer.begin_transaction()
+    for topic, key in live:
+        while True:
+            try:
+                producer.produce(topic, key=key, value=None, partition=place.partition)
+                break
+            except BufferError:
+                producer.poll(1)
     producer.produce(
         place.topics.user_embeddings,
         key=CHECKPOINT_KEY,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 
 from models.events import Version
-from models.states import Checkpoint, timer_key
-from models.store import Store
+from models.states import Checkpoint, timer_key, user_key
+from models.store import Store, following
 
 _STANDING = b"m"
+_USERS = user_key(b"")
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +26,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: Checkpoint | None = None
     """The last checkpoint below that position."""
     written_at: int = 0
-    """By the clock, ms; a store older than the topics keep tombstones can't be caught up."""
+    """By the clock, ms, when the store was last up to its topics; where that is longer ago than they keep tombstones, it can't be caught up."""
+    bundle: str = ""
+    """Of which bundle all vectors are; empty where some may be of another."""
     version: Version = 1
 
 
@@ -39,8 +43,14 @@ def write(store: Store, changes: dict[bytes, bytes | None], standing: Standing) 
     store.write({**changes, _STANDING: msgspec.json.encode(standing)})
 
 
+def users(store: Store, after: bytes, count: int) -> list[bytes]:
+    """The next `count` users of a store after the user `after`, in the order of their ids."""
+    begin = user_key(after) + b"\0" if after else _USERS
+    return [key[1:] for key, _ in islice(store.items(begin, following(_USERS)), count)]
+
+
 class Overlay:
-    """The store seen through what the batch that is being committed changed (models.partition.States)."""
+    """The store seen through what the batch that is being committed changed (models.states.States)."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import logging
+import math
 import os
 import signal
 import sys
@@ -17,20 +19,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from faust.types import TP
 
 from models import events
-from models.bundle import Bundle
 from models.errors import UserError
 from models.store import destroy
 from models.topics import Topics
+from streams.catalogue import Catalogue
 from streams.consumer import FETCH_BYTES, App, Records
+from streams.health import serve
+from streams.metrics import Metrics
 from streams.pipeline import BATCH, Pipeline, transactional_id
+from streams.reader import Stopped
 from streams.recovery import Place
 from streams.topics import Client, cluster_id, require
 
 log = logging.getLogger("insession.worker")
+
+
+READING_SECONDS = 60.0
+"""How long the listings that stand on their topic may take to read before a worker begins without the rest."""
+LOOK_SECONDS = 1.0
+"""Between two looks for a new bundle, for partitions that fell silent, and at Faust."""
 
 
 class Worker:
@@ -41,24 +52,30 @@ class Worker:
         *,
         client: Client,
         topics: Topics,
-        bundle: Bundle,
+        bundle: Path,
         state: Path,
         application: str,
         afresh: bool = False,
     ) -> None:
-        """Raises UserError where the topics are not as they must be, or another worker has the state folder."""
+        """Raises UserError where the topics are not as they must be, the bundle can't be read, or another worker has the state folder."""
         self.client = client
         self.topics = topics
-        self.bundle = bundle
         self.application = application
         self.afresh = afresh
         self.found = require(client, topics)
         self.cluster = cluster_id(client)
         self.state = state
+        self.metrics = Metrics()
+        self.catalogue = Catalogue(client, topics.listings, self.found[topics.listings].partitions, bundle)
         self.pipelines: dict[int, Pipeline] = {}
+        self._starting: list[Pipeline] = []
+        self._begun: set[int] = set()
+        """Partitions begun afresh: once for each is what was asked for."""
+        self._ready = False
         self._lock = _lock(state)
         self._changing = asyncio.Lock()
         self.app = self._app()
+        self._measure()
 
     def _app(self) -> App:
         servers = str(self.client["bootstrap.servers"]).split(",")
@@ -95,18 +112,27 @@ class Worker:
         app.on_rebalance_complete.connect(self._assigned)
         return app
 
+    def reasons(self) -> list[str]:
+        """Why the worker is not ready; nothing where it is."""
+        return [] if self._ready else ["taking over partitions"]
+
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT; then finish the batch, commit, and leave the group."""
         ending = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.set)
+        self.catalogue.start()
+        if not await asyncio.to_thread(self.catalogue.wait_until_read, READING_SECONDS):
+            log.warning("beginning before all of %s is read", self.topics.listings)
         self.app.finalize()
-        started = asyncio.create_task(self.app.start())
-        started.add_done_callback(fail_with)
-        ticks = asyncio.create_task(self._tick())
+        tasks = [asyncio.create_task(work) for work in (self.app.start(), self._look())]
+        for task in tasks:
+            task.add_done_callback(fail_with)
         await ending.wait()
-        ticks.cancel()
+        tasks[1].cancel()
+        self.catalogue.stop()
+        self._interrupt()
         async with self._changing:
             await self._stop()
         with contextlib.suppress(asyncio.TimeoutError):
@@ -114,6 +140,7 @@ class Worker:
         log.info("stopped")
 
     async def _revoked(self, *_: object, **__: object) -> None:
+        self._interrupt()
         async with self._changing:
             await self._stop()
 
@@ -129,22 +156,38 @@ class Worker:
                     destroy(folder)
             started = time.monotonic()
             pipelines = {number: self._pipeline(number) for number in assigned}
+            self._starting = list(pipelines.values())
             try:
                 await asyncio.gather(
                     *(
-                        pipeline.start(fail_with, now=int(time.time() * 1000), afresh=self.afresh)
-                        for pipeline in pipelines.values()
+                        pipeline.start(afresh=self.afresh and number not in self._begun)
+                        for number, pipeline in pipelines.items()
                     )
                 )
+            except Stopped:  # Another assignment is under way.
+                await asyncio.gather(*(pipeline.stop() for pipeline in pipelines.values()))
+                return
             except Exception as error:
                 fail(error)
+            finally:
+                self._starting = []
             self.pipelines = pipelines
+            self._begun |= pipelines.keys()
+            self._ready = True
             seconds = time.monotonic() - started
+            self.metrics.partitions.set(len(pipelines))
+            self.metrics.recovery.set(seconds)
             held = ",".join(map(str, assigned)) or "none"
             # The one line on stdout: whoever started the process waits for it.
             print(f"worker ready: partitions {held} after {seconds:.1f} s", flush=True)
 
+    def _interrupt(self) -> None:
+        """Let what is being taken over be: catching up may take longer than the group waits."""
+        for pipeline in self._starting:
+            pipeline.interrupt()
+
     async def _stop(self) -> None:
+        self._ready = False
         pipelines, self.pipelines = self.pipelines, {}
         await asyncio.gather(*(pipeline.stop() for pipeline in pipelines.values()))
 
@@ -160,26 +203,69 @@ class Worker:
         partition = TP(self.topics.clicks, number)
         return Pipeline(
             place,
-            self.bundle,
+            self.catalogue,
+            self.metrics,
             transactional_id(self.application, self.topics.prefix, number),
+            on_end=fail_with,
             on_full=lambda: self.app.consumer.on_buffer_full(partition),
             on_room=lambda: self.app.consumer.on_buffer_drop(partition),
         )
 
-    async def _tick(self) -> None:
-        """Move the watermark of a partition that was live and fell silent, so that its sessions close."""
+    async def _look(self) -> None:
+        """What no record brings about: a new bundle, a partition that has fallen silent, the end of Faust."""
         producer = Producer({**self.client, "log_level": 0})
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(LOOK_SECONDS)
+            if self.app.crashed:
+                fail(self.app.crash_reason or RuntimeError("Faust ended"))
+            if await asyncio.to_thread(self.catalogue.look, self.metrics.refused.inc):
+                self._show_bundle()
+                for pipeline in self.pipelines.values():
+                    pipeline.wake()
             for number, pipeline in self.pipelines.items():
                 if 0 < pipeline.live_until < time.monotonic():
-                    pipeline.live_until = 0
-                    now = int(time.time() * 1000)
-                    tick = events.Tick(event_id=f"tick-{number}-{now}", timestamp=now)
-                    producer.produce(
-                        self.topics.clicks, value=events.encode(tick), partition=number, timestamp=now
-                    )
+                    self._tick(producer, number, pipeline)
             producer.poll(0)
+
+    def _tick(self, producer: Producer, number: int, pipeline: Pipeline) -> None:
+        """Move the watermark of a partition that was live and fell silent, so that its sessions close."""
+
+        def on_delivery(error: KafkaError | None, _: Message) -> None:
+            if error is not None:  # The next look tries again.
+                pipeline.live_until = time.monotonic()
+
+        pipeline.live_until = 0
+        now = int(time.time() * 1000)
+        tick = events.Tick(event_id=f"tick-{number}-{now}", timestamp=now)
+        producer.produce(
+            self.topics.clicks,
+            value=events.encode(tick),
+            partition=number,
+            timestamp=now,
+            on_delivery=on_delivery,
+        )
+
+    def _measure(self) -> None:
+        """What is measured when it is asked for."""
+
+        def lag(number: int) -> float:
+            pipeline = self.pipelines.get(number)
+            end = self.app.consumer.highwater(TP(self.topics.clicks, number)) if pipeline else None
+            return max(0.0, end - pipeline.checkpoint.next_offset) if pipeline and end else 0.0
+
+        def delay(number: int) -> float:
+            pipeline = self.pipelines.get(number)
+            return time.time() - pipeline.checkpoint.watermark / 1000 if pipeline else math.nan
+
+        for number in range(self.found[self.topics.clicks].partitions):
+            self.metrics.lag.labels(str(number)).set_function(functools.partial(lag, number))
+            self.metrics.delay.labels(str(number)).set_function(functools.partial(delay, number))
+        self.metrics.listings.set_function(lambda: self.catalogue.announced)
+        self._show_bundle()
+
+    def _show_bundle(self) -> None:
+        self.metrics.bundle.clear()
+        self.metrics.bundle.labels(self.catalogue.bundle.name).set(1)
 
 
 def _lock(state: Path) -> Any:
@@ -215,15 +301,26 @@ def fail_with(task: asyncio.Task[None]) -> None:
 
 
 def run(
-    *, client: Client, topics: Topics, bundle: Bundle, state: Path, application: str, afresh: bool = False
+    *,
+    client: Client,
+    topics: Topics,
+    bundle: Path,
+    state: Path,
+    application: str,
+    afresh: bool = False,
+    health: tuple[str, int] | None = None,
 ) -> None:
-    """Run a worker in this process until it is told to end."""
+    """Run a worker in this process until it is told to end; `health` is where its state is asked for over HTTP."""
 
     async def main() -> None:
         worker = Worker(
             client=client, topics=topics, bundle=bundle, state=state, application=application, afresh=afresh
         )
-        await worker.run()
+        with contextlib.ExitStack() as stack:
+            if health is not None:
+                port = stack.enter_context(serve(worker.metrics.registry, worker.reasons, *health))
+                log.info("health and metrics are on http://%s:%d", health[0], port)
+            await worker.run()
 
     asyncio.run(main())
     # Faust leaves threads behind that would hold the interpreter for seconds; all that counts is committed.
