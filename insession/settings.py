@@ -46,6 +46,14 @@ class Settings(BaseSettings):
         default=Path("bundles"), description="a bundle, or a folder of bundles whose `current` is taken"
     )
 
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(
+        default=8080, ge=0, le=65535, description="port of the sidecar; 0: a free one, which is printed"
+    )
+    health_port: int | None = Field(
+        default=None, ge=0, le=65535, description="port of a worker's health and metrics [off]"
+    )
+
     @property
     def topics(self) -> Topics:
         return Topics(self.topic_prefix)
@@ -80,7 +88,11 @@ def options(*names: str) -> Callable[[F], F]:
         decorated: Callable[..., Any] = run
         for name in reversed(names):
             field = Settings.model_fields[name]
-            default = f" [{PREFIX}{name.upper()}, else {field.default!s}]" if str(field.default) else ""
+            default = (
+                f" [{PREFIX}{name.upper()}, else {field.default!s}]"
+                if field.default not in ("", None)
+                else ""
+            )
             flag = f"--{name.replace('_', '-')}"
             decorated = click.option(flag, name, help=f"{field.description}{default}", default=None)(
                 decorated

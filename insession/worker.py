@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
+from insession import logs
 from insession.settings import Settings, options
 
 
@@ -16,12 +15,13 @@ from insession.settings import Settings, options
     help="where the states can't be continued (other topics, another cluster, clicks missing), "
     "begin from the oldest click instead of refusing",
 )
-@options("bootstrap", "topic_prefix", "application", "bundle", "state")
+@options("bootstrap", "topic_prefix", "application", "bundle", "state", "health_port", "host")
 def command(settings: Settings, afresh: bool) -> None:
     """Keep session windows and publish each user's embedding, until SIGTERM or Ctrl-C.
 
     Start as many as there are partitions at most; each needs a --state folder of its own. Any failure ends the
-    process, and what was not committed is done again by whoever takes over: run it under a supervisor.
+    process, and what was not committed is done again by whoever takes over: run it under a supervisor. A bundle that
+    becomes the current one is taken without a stop. With --health-port it answers /healthz, /readyz and /metrics.
 
     \b
     Example:
@@ -29,8 +29,7 @@ def command(settings: Settings, afresh: bool) -> None:
     """
     from streams import worker
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("insession").setLevel(logging.INFO)
+    logs.start()
     worker.run(
         client=settings.client,
         topics=settings.topics,
@@ -38,4 +37,5 @@ def command(settings: Settings, afresh: bool) -> None:
         state=settings.state / "worker",
         application=settings.application,
         afresh=afresh,
+        health=None if settings.health_port is None else (settings.host, settings.health_port),
     )

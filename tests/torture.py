@@ -1,0 +1,573 @@
+"""Two workers on Apache Kafka, killed, stopped and restarted under load: what they publish must be the oracle's, to the record.
+
+`make torture` runs it whole; tests/test_torture.py runs a shorter one, and one with each guarantee switched off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import Producer
+
+from models import bundle as bundles
+from models.bundle import Bundle
+from models.events import (
+    Booking,
+    Click,
+    Event,
+    Forget,
+    Inquiry,
+    Leave,
+    Rejection,
+    Result,
+    Search,
+    Wishlist,
+    encode,
+)
+from models.history import ClosedSession, History
+from models.recording import partition_of
+from models.sessions import Action, Kept, Left, Shown
+from models.states import Checkpoint, decode_embedding
+from models.topics import CHECKPOINT_KEY, Topics
+from streams import broker, topics
+from streams.broker import Broker, free_port
+from streams.reader import reader
+from streams.topics import Client
+from tests.made import a_bundle
+from tests.oracle import MINUTE, Oracle, brief, vector
+
+PARTITIONS, LISTINGS = 4, 400
+START = 1_700_000_000_000
+SESSION_TIMEOUT = 6.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much, how fast, and what happens."""
+
+    events: int = 200_000
+    rate: int = 2_000
+    """Events a second, by the clock."""
+    speed: int = 400
+    """How much faster event time runs than the clock."""
+    kills: int = 5
+    stops: int = 3
+    changes: int = 2
+    restarts: int = 1
+    seed: int = 1
+    without: str = ""
+    """A guarantee that the workers do without; see tests/torture_worker.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A record as it is produced."""
+
+    partition: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
+
+
+@dataclass
+class Load:
+    """The records in their order, and how many of them are what."""
+
+    records: list[Sent]
+    put_in: Counter[str]
+
+
+def visit(random: random.Random, number: int, begin: int) -> list[Event]:
+    """What one visitor does in one visit: searches, and clicks, leaves and the rest of what they show."""
+    user, now, events = f"visitor-{number % 9_000}", begin, list[Event]()
+    market = random.choice(("Lisbon", "Porto", None))
+
+    def name() -> str:
+        return f"{number}-{len(events):03}"
+
+    length = random.choice((2, 4, 8, 12, 20)) if number % 500 else 160
+    while len(events) < length:
+        listings = random.sample(range(LISTINGS), 6)
+        results = tuple(Result(listing_id=f"l{at}", position=place) for place, at in enumerate(listings, 1))
+        search = name()
+        events.append(
+            Search(
+                event_id=search, user_id=user, timestamp=now, results=results, market=market, search_id=search
+            )
+        )
+        for at in random.sample(listings, random.randint(0, 3)):
+            now += random.randint(2_000, 100_000)
+            kind = random.choices((Click, Wishlist, Inquiry, Booking, Rejection), (80, 8, 5, 4, 3))[0]
+            clicked = name()
+            events.append(
+                kind(
+                    event_id=clicked,
+                    user_id=user,
+                    timestamp=now,
+                    listing_id=f"l{at}",
+                    market=market,
+                    search_id=search,
+                )
+            )
+            if kind is Click and random.random() < 0.3:
+                seconds = random.randint(5, 180)
+                now += seconds * 1_000
+                events.append(
+                    Leave(event_id=name(), user_id=user, timestamp=now, of=clicked, seconds=float(seconds))
+                )
+        now += random.randint(5_000, 90_000)
+    if random.random() < 0.004:
+        events.append(Forget(event_id=name(), user_id=user, timestamp=now))
+    return events
+
+
+def load(plan: Plan) -> Load:
+    """A recording of `plan.events` records in the order they come, some late, twice, out of order, ahead or broken."""
+    rng = random.Random(plan.seed)
+    span = plan.events * 1_000 * plan.speed // plan.rate
+    coming: list[tuple[int, int, Event | bytes]] = []
+    put_in: Counter[str] = Counter()
+    number = 0
+    while len(coming) < plan.events:
+        for event in visit(rng, number, START + rng.randrange(span)):
+            drawn = rng.random()
+            forget = isinstance(event, Forget)
+            delay = 0
+            if (
+                drawn < 0.012
+                and not forget
+                and START + 60 * MINUTE < event.timestamp < START + span - 60 * MINUTE
+            ):
+                # By an hour and more: whoever else is in its partition has moved the watermark on.
+                delay = rng.randint(60, 90) * MINUTE
+                put_in["late"] += 1
+            elif drawn < 0.08 and not forget:
+                delay = rng.randint(1_000, 6 * MINUTE)
+                put_in["out of order"] += 1
+            coming.append((event.timestamp + delay, len(coming), event))
+            if 0.5 < drawn < 0.525 and not forget:
+                coming.append((event.timestamp + rng.randint(0, 2 * MINUTE), len(coming), event))
+                put_in["duplicate"] += 1
+            elif 0.6 < drawn < 0.602:
+                coming.append((event.timestamp, len(coming), encode(event)[: rng.randint(1, 40)]))
+                put_in["unreadable"] += 1
+            elif 0.7 < drawn < 0.702:
+                ahead = msgspec.structs.replace(
+                    event, timestamp=event.timestamp + 10 * MINUTE, event_id=f"ahead-{len(coming)}"
+                )
+                coming.append((event.timestamp, len(coming), ahead))
+                put_in["impossible"] += 1
+        number += 1
+    coming.sort(key=lambda one: one[:2])
+    records = []
+    for arrives, at, event in coming:
+        key = f"broken-{at}".encode() if isinstance(event, bytes) else event.user_id.encode()  # type: ignore[union-attr]
+        value = event if isinstance(event, bytes) else encode(event)
+        records.append(Sent(partition_of(key, PARTITIONS), arrives, key, value))
+    return Load(records, put_in)
+
+
+class Fleet:
+    """The workers, each with a state folder of its own, started again by a supervisor whenever one ends."""
+
+    def __init__(self, folder: Path, flags: list[str], without: str) -> None:
+        self.folder, self.flags, self.without = folder, flags, without
+        self.wanted = 2
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self.stopped: set[int] = set()
+        self.ended: list[int] = []
+        self.lock = threading.Lock()
+        self.ending = threading.Event()
+        self.thread = threading.Thread(target=self.supervise, name="supervisor")
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def spawn(self, number: int) -> None:
+        command = [sys.executable, "-P", "-m", "tests.torture_worker", self.without or "nothing", "worker"]
+        state = ["--state", str(self.folder / f"state-{number}")]
+        with (self.folder / f"worker-{number}.log").open("ab") as log:
+            self.running[number] = subprocess.Popen(
+                [*command, *self.flags, *state],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+            )
+
+    def supervise(self) -> None:
+        while not self.ending.wait(0.2):
+            with self.lock:
+                for number in list(self.running):
+                    code = self.running[number].poll()
+                    if code is not None:
+                        self.ended.append(code)
+                        del self.running[number]
+                for number in range(self.wanted):
+                    if number not in self.running:
+                        self.spawn(number)
+
+    def pick(self, rng: random.Random) -> int | None:
+        ready = [number for number in self.running if number not in self.stopped]
+        return rng.choice(ready) if ready else None
+
+    def kill(self, rng: random.Random) -> str:
+        with self.lock:
+            number = self.pick(rng)
+            if number is None:
+                return ""
+            process = self.running.pop(number)
+            process.kill()
+            process.wait()
+            # Now and then its disk is lost too.
+            lost = rng.random() < 0.4
+            if lost:
+                shutil.rmtree(self.folder / f"state-{number}", ignore_errors=True)
+        return f"kill -9 of worker {number}{', its disk lost' if lost else ''}"
+
+    def stop(self, rng: random.Random) -> str:
+        """SIGSTOP past the session timeout, and SIGCONT after: it wakes as a zombie that holds partitions of others."""
+        with self.lock:
+            number = self.pick(rng)
+            if number is None:
+                return ""
+            process = self.running[number]
+            self.stopped.add(number)
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(SESSION_TIMEOUT + 3)
+        os.kill(process.pid, signal.SIGCONT)
+        self.stopped.discard(number)
+        return f"SIGSTOP of worker {number} for {SESSION_TIMEOUT + 3:.0f} s"
+
+    def change(self, rng: random.Random) -> str:
+        with self.lock:
+            self.wanted = 3 if self.wanted == 2 else 2
+            gone = self.running.pop(2, None) if self.wanted == 2 else None
+        if gone is not None:
+            gone.terminate()
+            gone.wait(40)
+        return f"{self.wanted} workers"
+
+    def end(self) -> None:
+        self.ending.set()
+        self.thread.join()
+        for process in self.running.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for process in self.running.values():
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Kafka:
+    """A broker that can be started again on its data."""
+
+    def __init__(self, home: Path, data: Path) -> None:
+        self.home, self.data, self.port = home, data, free_port()
+        self.context = broker.kafka(home, self.port, data)
+        self.running: Broker = self.context.__enter__()
+
+    def restart(self) -> str:
+        self.end()
+        self.context = broker.kafka(self.home, self.port, self.data)
+        self.running = self.context.__enter__()
+        return "broker restarted"
+
+    def end(self) -> None:
+        self.context.__exit__(None, None, None)
+
+
+@dataclass
+class Watch:
+    """Follows the checkpoints, and says how long each partition stood still."""
+
+    client: Client
+    names: Topics
+    offsets: dict[int, int] = field(default_factory=dict)
+    moved: dict[int, float] = field(default_factory=dict)
+    longest: float = 0.0
+    ending: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        positions: dict[int, int] = {}
+        while not self.ending.is_set():
+            try:
+                with reader(self.client, self.ending.is_set) as source:
+                    while not self.ending.is_set():
+                        for number in range(PARTITIONS):
+                            start = positions.get(number)
+                            arguments = (number,) if start is None else (number, start)
+                            for messages, position in source.read(self.names.user_embeddings, *arguments):
+                                positions[number] = position
+                                values = [m.value() for m in messages if m.key() == CHECKPOINT_KEY]
+                                if values:
+                                    self.note(number, values[-1] or b"")
+                        time.sleep(0.1)
+            except Exception:
+                time.sleep(0.5)  # the broker is being started again
+
+    def note(self, number: int, value: bytes) -> None:
+        now = time.monotonic()
+        offset = msgspec.json.decode(value, type=Checkpoint).next_offset
+        if offset > self.offsets.get(number, 0):
+            self.longest = max(self.longest, now - self.moved.get(number, now))
+            self.offsets[number], self.moved[number] = offset, now
+
+
+@dataclass
+class Outcome:
+    """What a torture came to."""
+
+    plan: Plan
+    differences: list[str]
+    happened: list[str]
+    put_in: Counter[str]
+    dead: Counter[str]
+    facts: dict[str, object]
+
+    def table(self) -> str:
+        lines = [f"torture, seed {self.plan.seed}: {'EQUAL' if not self.differences else 'DIFFERENT'}"]
+        lines += [f"  {name:34} {value}" for name, value in self.facts.items()]
+        lines += ["  what happened:"] + [f"    {one}" for one in self.happened]
+        lines += [f"  DIFFERENT {one}" for one in self.differences[:20]]
+        return "\n".join(lines)
+
+
+def run(plan: Plan, home: Path, *, patience: float = 120.0) -> Outcome:
+    """Run it, and compare. `patience` is how long the workers may take after the last event, in seconds."""
+    rng = random.Random(plan.seed)
+    made = load(plan)
+    happened: list[str] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="insession-torture-")))
+        bundles.write(folder / "bundles", a_bundle(LISTINGS, 16))
+        loaded = bundles.load(folder / "bundles")
+        kafka = Kafka(home, folder / "kafka")
+        stack.callback(lambda: kafka.end())
+        client: Client = {"bootstrap.servers": kafka.running.bootstrap}
+        names = Topics(f"torture-{secrets.token_hex(4)}-")
+        topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
+        flags = ["--bootstrap", kafka.running.bootstrap, "--topic-prefix", names.prefix]
+        fleet = Fleet(folder, [*flags, "--bundle", str(folder / "bundles")], plan.without)
+        fleet.start()
+        stack.callback(fleet.end)
+        watch = Watch(client, names)
+        watching = threading.Thread(target=watch.run)
+        watching.start()
+        stack.callback(watching.join)
+        stack.callback(watch.ending.set)
+        time.sleep(8)
+
+        begun = time.monotonic()
+        producing = threading.Thread(target=produce, args=(client, names.clicks, made.records, plan.rate))
+        producing.start()
+        seconds = len(made.records) / plan.rate
+        what = ["kill"] * plan.kills + ["stop"] * plan.stops + ["change"] * plan.changes
+        what += ["restart"] * plan.restarts
+        rng.shuffle(what)
+        moments = sorted(rng.uniform(0.03, 0.97) * seconds for _ in what)
+        for moment, action in zip(moments, what, strict=True):
+            time.sleep(max(0.0, begun + moment - time.monotonic()))
+            at = time.monotonic() - begun
+            said = kafka.restart() if action == "restart" else getattr(fleet, action)(rng)
+            while not said:
+                time.sleep(0.2)
+                said = getattr(fleet, action)(rng)
+            happened.append(f"{at:6.1f} s  {said}")
+        producing.join()
+        produced = time.monotonic() - begun
+        ends = Counter(record.partition for record in made.records)
+        until = time.monotonic() + patience
+        while time.monotonic() < until and any(
+            watch.offsets.get(number, 0) < end for number, end in ends.items()
+        ):
+            time.sleep(0.2)
+        settled = time.monotonic() - begun
+        fleet.end()
+        differences = []
+        if any(watch.offsets.get(number, 0) < end for number, end in ends.items()):
+            differences.append(f"the workers came to {watch.offsets}, not to {dict(ends)}")
+        oracles = expected(made.records)
+        differences += compare(client, names, oracles, loaded)
+    dead = Counter(reason for oracle in oracles for _, reason in oracle.dead)
+    total = len(made.records)
+    closed = sum(len(oracle.closed) for oracle in oracles)
+    span = made.records[-1].timestamp - made.records[0].timestamp
+    facts: dict[str, object] = {
+        "events": f"{total:,} at {total / produced:,.0f}/s, applied after {settled:.0f} s",
+        "event time / clock": f"{span / 1000 / produced:.0f}",
+        "sessions closed": f"{closed:,}",
+        "users with a state": f"{sum(len(oracle.users) for oracle in oracles):,}",
+        **{
+            f"{name} put in": f"{count:,} ({count / total:.2%})"
+            for name, count in sorted(made.put_in.items())
+        },
+        **{
+            f"dead letters, {name}": f"{count:,} ({count / total:.2%})"
+            for name, count in sorted(dead.items())
+        },
+        "workers that ended": dict(Counter(fleet.ended)),
+        "a partition stood still at most": f"{watch.longest:.1f} s",
+    }
+    return Outcome(plan, differences, happened, made.put_in, dead, facts)
+
+
+def produce(client: Client, topic: str, records: list[Sent], rate: int) -> None:
+    """Produce the records in their order at a steady rate, through restarts of the broker."""
+    producer = Producer({**client, "enable.idempotence": True, "linger.ms": 5, "log_level": 0})
+    begun = time.monotonic()
+    for at, record in enumerate(records):
+        if at % 20 == 0:
+            producer.poll(max(0.0, begun + at / rate - time.monotonic()))
+        while True:
+            try:
+                producer.produce(
+                    topic,
+                    key=record.key,
+                    value=record.value,
+                    partition=record.partition,
+                    timestamp=record.timestamp,
+                )
+                break
+            except BufferError:
+                producer.poll(0.1)
+    while producer.flush(5):
+        pass
+
+
+def expected(records: list[Sent]) -> list[Oracle]:
+    """What the oracle makes of each partition."""
+    oracles = [Oracle() for _ in range(PARTITIONS)]
+    offsets = [0] * PARTITIONS
+    for record in records:
+        number = record.partition
+        oracles[number].apply(offsets[number], record.timestamp, record.key, record.value)
+        offsets[number] += 1
+    return oracles
+
+
+def short(event: Kept) -> tuple[object, ...]:
+    """An event of a state as the oracle identifies it."""
+    match event:
+        case Left():
+            return (event.timestamp, event.event_id, "leave", event.of)
+        case Action():
+            return (event.timestamp, event.event_id, event.kind, event.listing_id)
+        case Shown():
+            return (event.timestamp, event.event_id, "search", None)
+
+
+def compare(client: Client, names: Topics, oracles: list[Oracle], bundle: Bundle) -> list[str]:
+    """What committed readers find that is not the oracle's, or not at all."""
+    differences: list[str] = []
+    with reader(client) as source:
+
+        def last(topic: str, number: int) -> dict[str, bytes]:
+            found: dict[bytes, bytes | None] = {}
+            for messages, _ in source.read(topic, number):
+                found |= {m.key() or b"": m.value() for m in messages if m.key() != CHECKPOINT_KEY}
+            return {key.decode(): value for key, value in found.items() if value is not None}
+
+        for number, oracle in enumerate(oracles):
+
+            def differ(what: str, found: object, wanted: object, number: int = number) -> None:
+                if found != wanted:
+                    differences.append(
+                        f"partition {number}, {what}: found {found!r:.300}, expected {wanted!r:.300}"
+                    )
+
+            embeddings = {
+                key: decode_embedding(value) for key, value in last(names.user_embeddings, number).items()
+            }
+            differ("users", sorted(embeddings), sorted(oracle.users))
+            for name in embeddings.keys() & oracle.users.keys():
+                found, user = embeddings[name], oracle.users[name]
+                state, open_ = found.state, oracle.sessions(user)
+                differ(
+                    f"state of {name}",
+                    (
+                        [(s.first, [short(e) for e in s.events]) for s in state.sessions],
+                        state.last,
+                        state.forgotten,
+                    ),
+                    ([(s[0].timestamp, [brief(e) for e in s[-100:]]) for s in open_], user.last, user.mark),
+                )
+                differ(f"place of {name}", (found.partition, found.offset), (number, user.offset))
+                wanted = vector(open_[-1][-100:], bundle) if open_ else None
+                near = (found.vector is None) == (wanted is None) and all(
+                    abs(one - other) < 1e-5
+                    for one, other in zip(found.vector or (), wanted or (), strict=True)
+                )
+                differ(f"vector of {name} is near", (near, found.bundle), (True, bundle.name))
+            histories = {
+                key: msgspec.json.decode(value, type=History)
+                for key, value in last(names.user_histories, number).items()
+            }
+            differ(
+                "histories",
+                {
+                    key: [
+                        (v.first, v.last, sorted(map(msgspec.structs.astuple, v.done), key=repr))
+                        for v in h.visits
+                    ]
+                    for key, h in histories.items()
+                },
+                {name: user.visits for name, user in oracle.users.items() if user.visits},
+            )
+            closed = [
+                msgspec.json.decode(m.value() or b"", type=ClosedSession)
+                for messages, _ in source.read(names.sessions, number)
+                for m in messages
+            ]
+            differ(
+                "closed sessions",
+                multiset([(c.user_id, c.first, c.last, [short(e) for e in c.events]) for c in closed]),
+                multiset(oracle.closed),
+            )
+            dead = [
+                (int(headers["offset"] or b""), (headers["reason"] or b"").decode())
+                for messages, _ in source.read(names.dead_letters, number)
+                for m in messages
+                for headers in [dict(m.headers() or [])]
+            ]
+            differ("dead letters", multiset(dead), multiset(oracle.dead))
+    return differences
+
+
+def multiset(rows: list) -> list:  # type: ignore[type-arg]
+    return sorted(rows, key=repr)
+
+
+def main() -> None:
+    plan = Plan()
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("events", "rate", "speed", "kills", "stops", "changes", "restarts", "seed"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(plan, name))
+    parser.add_argument("--without", default="", help="a guarantee to switch off; the torture must then fail")
+    home = os.environ.get("KAFKA_HOME")
+    if not home:
+        sys.exit("KAFKA_HOME is not set: the torture needs Apache Kafka")
+    outcome = run(Plan(**vars(parser.parse_args())), Path(home))
+    print(outcome.table())
+    sys.exit(1 if outcome.differences else 0)
+
+
+if __name__ == "__main__":
+    main()
