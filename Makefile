@@ -6,13 +6,14 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install demo test bench lint format contracts clean
+.PHONY: help install demo test torture bench lint format contracts clean
 
 help:
 	@echo "make demo         the demonstration: a simulated marketplace, broker, worker, sidecar and a page; Ctrl-C ends it"
 	@echo "make demo HEADLESS=1   the same without a person: plays 300 visits and prints a table"
 	@echo "make install      .venv with everything"
 	@echo "make test         the tests"
+	@echo "make torture      two workers on Apache Kafka (KAFKA_HOME) killed and stopped under load; WITH='--seed 2' for flags"
 	@echo "make bench        the benchmarks, to build/bench.json; ONLY=name for one"
 	@echo "make lint         formatting, style, types and the laws of the house"
 	@echo "make format       format the code"
@@ -33,6 +34,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+torture: install
+	$(BIN)/python -m tests.torture $(WITH)
 
 bench: install
 	$(BIN)/python -m tests.benchmarks $(ONLY)

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,18 +148,15 @@ def load(plan: Plan) -> Load:
         for event in visit(rng, number, START + rng.randrange(span)):
             drawn = rng.random()
             forget = isinstance(event, Forget)
-            delay = 0
-            if (
-                drawn < 0.012
-                and not forget
-                and START + 60 * MINUTE < event.timestamp < START + span - 60 * MINUTE
-            ):
-                # By an hour and more: whoever else is in its partition has moved the watermark on.
-                delay = rng.randint(60, 90) * MINUTE
+            delay = rng.randint(15, 60) * MINUTE if drawn < 0.012 and not forget else 0
+            if delay and event.timestamp + delay < START + span:
+                # Whoever else is in its partition has moved the watermark on by then.
                 put_in["late"] += 1
             elif drawn < 0.08 and not forget:
                 delay = rng.randint(1_000, 6 * MINUTE)
                 put_in["out of order"] += 1
+            else:
+                delay = 0
             coming.append((event.timestamp + delay, len(coming), event))
             if 0.5 < drawn < 0.525 and not forget:
                 coming.append((event.timestamp + rng.randint(0, 2 * MINUTE), len(coming), event))
@@ -247,9 +245,9 @@ class Fleet:
                 return ""
             process = self.running[number]
             self.stopped.add(number)
-        os.kill(process.pid, signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)
         time.sleep(SESSION_TIMEOUT + 3)
-        os.kill(process.pid, signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
         self.stopped.discard(number)
         return f"SIGSTOP of worker {number} for {SESSION_TIMEOUT + 3:.0f} s"
 
@@ -489,9 +487,7 @@ def compare(client: Client, names: Topics, oracles: list[Oracle], bundle: Bundle
 
             def differ(what: str, found: object, wanted: object, number: int = number) -> None:
                 if found != wanted:
-                    differences.append(
-                        f"partition {number}, {what}: found {found!r:.300}, expected {wanted!r:.300}"
-                    )
+                    differences.append(f"partition {number}, {what}: {unlike(found, wanted)}")
 
             embeddings = {
                 key: decode_embedding(value) for key, value in last(names.user_embeddings, number).items()
@@ -551,8 +547,19 @@ def compare(client: Client, names: Topics, oracles: list[Oracle], bundle: Bundle
     return differences
 
 
-def multiset(rows: list) -> list:  # type: ignore[type-arg]
-    return sorted(rows, key=repr)
+def multiset(rows: Iterable[object]) -> Counter[str]:
+    return Counter(map(repr, rows))
+
+
+def unlike(found: object, wanted: object) -> str:
+    """Where two differ, as short as can be read."""
+    if isinstance(found, Counter) and isinstance(wanted, Counter):
+        extra, missing = list((found - wanted).elements()), list((wanted - found).elements())
+        return f"{len(extra)} too many {extra[:2]!r:.300}, {len(missing)} missing {missing[:2]!r:.300}"
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        keys = [key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)]
+        return f"{len(keys)} differ, {keys[0]}: {unlike(found.get(keys[0]), wanted.get(keys[0]))}"
+    return f"found {found!r:.300}, expected {wanted!r:.300}"
 
 
 def main() -> None:

@@ -62,22 +62,23 @@ def checkpoint() -> None:
 
 
 def store_after_commit() -> None:
-    """The store is written before the transaction commits; once, the process dies between the two."""
-    pipeline_class = pipeline.Pipeline
-    publish = pipeline_class._publish
-    marker = Path(sys.argv[sys.argv.index("--state") + 1]).with_suffix(".died")
+    """The store is written before the transaction commits; some lives end between the two, where a session closes."""
+    publish = pipeline.Pipeline._publish
+    state = Path(sys.argv[sys.argv.index("--state") + 1])
+    deaths = [state.with_suffix(f".death-{number}") for number in range(5)]
     batches = 0
 
     def transact(self: Any, changes: Any, standing: Any, onto: Any) -> None:
         nonlocal batches
         batches += 1
         self._keep(changes, standing, onto)
-        if batches == 40 and not marker.exists():
-            marker.touch()
+        left = [death for death in deaths if not death.exists()]
+        if batches > 40 and changes.sessions and left:
+            left[0].touch()
             os.kill(os.getpid(), signal.SIGKILL)
         publish(self, changes, standing.checkpoint)
 
-    pipeline_class._transact = transact  # type: ignore[method-assign]
+    pipeline.Pipeline._transact = transact  # type: ignore[method-assign]
 
 
 SWITCHES = {
