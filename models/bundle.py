@@ -164,7 +164,7 @@ class Bundle:
         rows, similarities = self.index.nearest(vector, k, market=market, exclude=exclude)
         new = [
             row
-            for row, listing in self.announced.values()
+            for row, listing in list(self.announced.values())  # another thread may announce meanwhile
             if row not in exclude and (market is None or listing.market == market)
         ]
         if not new:

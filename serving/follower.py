@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from asyncio import AbstractEventLoop
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -20,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient
 
 from models.events import Version
+from models.listings import Listing
 from models.states import Checkpoint, history_key, user_key
 from models.store import Store, following
 from models.topics import CHECKPOINT_KEY, Topics
@@ -84,6 +86,7 @@ class _Again(Exception):
 _standings = msgspec.json.Decoder(Standing)
 _places = msgspec.json.Decoder(Place)
 _checkpoints = msgspec.json.Decoder(Checkpoint)
+_listings = msgspec.json.Decoder(Listing)
 
 
 def listing_key(listing: bytes) -> bytes:
@@ -95,8 +98,15 @@ class Follower:
     """A thread that keeps `store`, and through it `states`, up to the topics. `start` and `stop` it in the event loop."""
 
     def __init__(
-        self, client: Client, topics: Topics, store: Store, states: States, metrics: Metrics
+        self,
+        client: Client,
+        topics: Topics,
+        store: Store,
+        states: States,
+        metrics: Metrics,
+        announce: Callable[[str, Listing | None], object] = lambda listing_id, listing: None,
     ) -> None:
+        """`announce` is told each listing that is announced, and None for one that is withdrawn, in the follower's thread."""
         self.status = Status()
         # Silent: a broker that is away is told by `status`, not by a library on stderr.
         self._quiet = {**client, "log_level": 0}
@@ -109,6 +119,7 @@ class Follower:
         self._store = store
         self._states = states
         self._metrics = metrics
+        self._announce = announce
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._loop: AbstractEventLoop
@@ -137,6 +148,8 @@ class Follower:
         self._thread.join()
 
     def _run(self) -> None:
+        for key, value in self._store.items(listing_key(b""), following(listing_key(b""))):
+            self._listing(key[1:], value)
         while not self._stopping.is_set():
             try:
                 admin = AdminClient(self._quiet)
@@ -297,6 +310,8 @@ class Follower:
                 if value is not None:
                     checkpoints[place] = value
             else:
+                if name == self._topics.listings:
+                    self._listing(key, value)
                 stored = self._keys[name](key)
                 if stored not in changes:
                     of_partition.setdefault(place, []).append(stored)
@@ -324,6 +339,13 @@ class Follower:
         }
         if applied:
             self._post(self._states.advance, applied)
+
+    def _listing(self, key: bytes, value: bytes | None) -> None:
+        try:
+            self._announce(key.decode(), _listings.decode(value) if value is not None else None)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._metrics.unreadable.labels(self._topics.listings).inc()
+            log.warning("%s: a listing that can't be read, %r: %s", self._topics.listings, key, error)
 
     def _checkpoint(self, place: tuple[str, int], value: bytes | None) -> Checkpoint | None:
         if value is None:

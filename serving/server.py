@@ -43,7 +43,7 @@ def run(
     with contextlib.closing(Store(state)) as store:
         metrics = Metrics(loaded.name)
         ranking = Ranking(loaded, States(store.get))
-        follower = Follower(client, topics, store, ranking.states, metrics)
+        follower = Follower(client, topics, store, ranking.states, metrics, loaded.announce)
         shown = demo.Demo(ranking, client, topics) if page else None
 
         @contextlib.asynccontextmanager
