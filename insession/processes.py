@@ -34,9 +34,13 @@ class Process:
 
 @contextmanager
 def insession(
-    *arguments: str, ready: str, log: Path, environment: Mapping[str, str] | None = None
+    *arguments: str,
+    ready: str,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    seconds: float = READY_SECONDS,
 ) -> Iterator[Process]:
-    """Run `insession ARGUMENTS` until the end of the `with`, from when it prints a line that begins with `ready`.
+    """Run `insession ARGUMENTS` until the end of the `with`, from when it prints a line that begins with `ready`, within `seconds`.
 
     It runs in a session of its own, so that Ctrl-C reaches it only through us. UserError where it ends before,
     with the last it wrote to its log.
@@ -52,14 +56,14 @@ def insession(
             env={**os.environ, **(environment or {})},
         )
     try:
-        yield Process(name, _wait(popen, name, ready, log), popen, log)
+        yield Process(name, _wait(popen, name, ready, log, seconds), popen, log)
     finally:
         end(popen)
         if popen.stdout is not None:
             popen.stdout.close()
 
 
-def _wait(popen: subprocess.Popen[bytes], name: str, ready: str, log: Path) -> str:
+def _wait(popen: subprocess.Popen[bytes], name: str, ready: str, log: Path, seconds: float) -> str:
     lines: queue.Queue[str | None] = queue.Queue()
 
     def pump() -> None:
@@ -70,7 +74,7 @@ def _wait(popen: subprocess.Popen[bytes], name: str, ready: str, log: Path) -> s
 
     # Reads on after the line is found: a full pipe would stop the process.
     threading.Thread(target=pump, daemon=True).start()
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         try:
             line = lines.get(timeout=left)
@@ -81,4 +85,4 @@ def _wait(popen: subprocess.Popen[bytes], name: str, ready: str, log: Path) -> s
             raise UserError(f"the {name} ended with code {popen.wait()}: {' / '.join(tail)}")
         if line.startswith(ready):
             return line
-    raise UserError(f"the {name} was not ready within {READY_SECONDS:.0f} s; its log is {log}")
+    raise UserError(f"the {name} was not ready within {seconds:.0f} s; its log is {log}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
-from rocksdict import Options, Rdict, ReadOptions, WriteBatch
+from rocksdict import Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from models.errors import UserError
 
@@ -24,6 +24,8 @@ class Store:
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_keep_log_file_num(2)
+        self._logged, self._not_logged = WriteOptions(), WriteOptions()
+        self._not_logged.disable_wal = True  # type: ignore[method-assign,assignment]
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = Rdict(str(path), options=options)
@@ -38,15 +40,22 @@ class Store:
         """The values of `keys`, in their order, in one read."""
         return cast("list[bytes | None]", self._db.get(list(keys))) if keys else []
 
-    def write(self, changes: Mapping[bytes, bytes | None]) -> None:
-        """Put the values, delete the keys whose value is None: all of it at once, or nothing."""
+    def write(self, changes: Mapping[bytes, bytes | None], *, logged: bool = True) -> None:
+        """Put the values, delete the keys whose value is None: all of it at once, or nothing.
+
+        What is not `logged` may be lost in a crash until `flush`, the last writes first.
+        """
         batch = WriteBatch(raw_mode=True)
         for key, value in changes.items():
             if value is None:
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        self._db.write(batch)
+        self._db.write(batch, self._logged if logged else self._not_logged)
+
+    def flush(self) -> None:
+        """Bring what was not logged to the disk."""
+        self._db.flush()
 
     def items(self, begin: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The keys from `begin` up to but without `end`, in order, with their values, as they stand now."""

@@ -39,8 +39,7 @@ class Reader:
         """
         self._consumer.assign([TopicPartition(topic, partition, position)])
         while True:
-            if self._stopped():
-                raise Stopped
+            self.go_on()
             messages = []
             at_end = False
             for message in self._consumer.consume(CHUNK, timeout=POLL_SECONDS):
@@ -60,6 +59,11 @@ class Reader:
                 yield messages, position
             if at_end:
                 return
+
+    def go_on(self) -> None:
+        """Raise Stopped where it was told to stop."""
+        if self._stopped():
+            raise Stopped
 
     def beginning(self, topic: str, partition: int) -> int:
         """The first offset of a partition."""
@@ -90,6 +94,11 @@ def reader(client: Client, stopped: Callable[[], bool] = lambda: False) -> Itera
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": 10,
+            # Several partitions are read at once, and each reader would hold 64 MB.
+            "queued.max.messages.kbytes": 16_384,
+            # Else it waits a second each time these are full.
+            "fetch.queue.backoff.ms": 5,
+            "fetch.message.max.bytes": 4 << 20,
             "log_level": 0,
         }
     )

@@ -15,9 +15,11 @@ from models.states import Checkpoint, decode_embedding, history_key, timers, use
 from models.store import Store, destroy
 from models.topics import CHECKPOINT_KEY, DAY_MS, Topics
 from streams.reader import SECONDS, OutOfRange, Reader, reader
-from streams.states import Standing, read_standing, write
+from streams.states import Standing, read_standing, users, write
 from streams.topics import Client, Found
 
+TIMERS = 2_000
+"""Users whose timers are made in one write."""
 AFRESH = "start it once with --afresh to begin again from the oldest click that is there"
 
 
@@ -80,33 +82,28 @@ def _now(clock: Callable[[], float]) -> int:
 def _continue(place: Place, reader: Reader, clock: Callable[[], float]) -> tuple[Store, Standing]:
     store = Store(place.folder)
     try:
-        standing = _standing(place, store, clock)
+        standing = _standing(place, store)
         caught_up = _catch_up(place, reader, store, standing, clock) if standing is not None else None
         if caught_up is None:
             store.close()
             destroy(place.folder)
             store = Store(place.folder)
-            caught_up = _catch_up(place, reader, store, Standing(written_at=_now(clock)), clock)
-            if caught_up is None:
-                raise UserError(
-                    f"partition {place.partition} took longer to catch up with than its topics keep tombstones "
-                    f"(delete.retention.ms={_tombstones_ms(place)}); set it higher"
-                )
+            caught_up = _from_nothing(place, reader, store, clock)
         return store, msgspec.structs.replace(caught_up, checkpoint=_checkpoint(place, reader, caught_up))
     except BaseException:
         store.close()
         raise
 
 
-def _standing(place: Place, store: Store, clock: Callable[[], float]) -> Standing | None:
-    """What the store stands for; None where it can't be used, having been written by another version."""
+def _standing(place: Place, store: Store) -> Standing | None:
+    """What the store stands for; None where it can't be used: it is new, was never filled, or is of another version."""
     try:
         standing = read_standing(store)
     except msgspec.MsgspecError:
         return None
     if standing.checkpoint is not None:
         _same(place, standing.checkpoint, f"the states in {place.folder}")
-    return standing if standing.written_at else Standing(written_at=_now(clock))
+    return standing if standing.written_at else None
 
 
 def _same(place: Place, checkpoint: Checkpoint, what: str) -> None:
@@ -167,21 +164,20 @@ def _catch_up(
         for messages, position in reader.read(
             topics.user_histories, number, standing.histories or OFFSET_BEGINNING
         ):
-            changes = {history_key(key): value for key, value in _newest(messages).items()}
             standing = msgspec.structs.replace(standing, histories=position)
-            write(store, changes, standing)
+            write(store, _histories(messages), standing)
         for messages, position in reader.read(
             topics.user_embeddings, number, standing.embeddings or OFFSET_BEGINNING
         ):
             newest = _newest(messages)
-            value = newest.pop(CHECKPOINT_KEY, None)
-            checkpoint = msgspec.json.decode(value, type=Checkpoint) if value else standing.checkpoint
+            checkpoint = _last_checkpoint(newest) or standing.checkpoint
             changes, bundles = _with_timers(store, newest)
-            if bundles:
-                first = not standing.embeddings and len(bundles) == 1
-                bundle = next(iter(bundles)) if first or bundles == {standing.bundle} else ""
-                standing = msgspec.structs.replace(standing, bundle=bundle)
-            standing = msgspec.structs.replace(standing, embeddings=position, checkpoint=checkpoint)
+            standing = msgspec.structs.replace(
+                standing,
+                embeddings=position,
+                checkpoint=checkpoint,
+                bundle=standing.bundle if bundles <= {standing.bundle} else "",
+            )
             write(store, changes, standing)
     except OutOfRange:
         return None  # The store is ahead of its topic.
@@ -192,27 +188,76 @@ def _catch_up(
     return standing
 
 
+def _from_nothing(place: Place, reader: Reader, store: Store, clock: Callable[[], float]) -> Standing:
+    """Read the outputs whole into a new store. It stands for nothing until all is in it, so little need be done twice."""
+    topics, number, begun = place.topics, place.partition, _now(clock)
+    standing = Standing()
+    for messages, position in reader.read(topics.user_histories, number):
+        store.write(_histories(messages), logged=False)
+        standing = msgspec.structs.replace(standing, histories=position)
+    for messages, position in reader.read(topics.user_embeddings, number):
+        newest = _newest(messages)
+        checkpoint = _last_checkpoint(newest) or standing.checkpoint
+        store.write({user_key(user): value for user, value in newest.items()}, logged=False)
+        standing = msgspec.structs.replace(standing, embeddings=position, checkpoint=checkpoint)
+    bundles: set[str] = set()
+    after = b""
+    while some := users(store, after, TIMERS):
+        reader.go_on()
+        changes, those = _timers(some, store.get_many([user_key(user) for user in some]))
+        store.write(changes, logged=False)
+        bundles |= those
+        after = some[-1]
+    tombstones_ms = _tombstones_ms(place)
+    if _now(clock) - begun > tombstones_ms:
+        raise UserError(
+            f"partition {number} took longer to read than its topics keep tombstones "
+            f"(delete.retention.ms={tombstones_ms}); set it higher"
+        )
+    store.flush()
+    standing = msgspec.structs.replace(
+        standing, written_at=_now(clock), bundle=next(iter(bundles)) if len(bundles) == 1 else ""
+    )
+    write(store, {}, standing)
+    return standing
+
+
+def _timers(users: list[bytes], values: list[bytes | None]) -> tuple[dict[bytes, bytes | None], set[str]]:
+    """The timers of these users' records of `user-embeddings`, and of which bundles their vectors are."""
+    changes: dict[bytes, bytes | None] = {}
+    bundles = set()
+    for user, value in zip(users, values, strict=True):
+        if value is not None:
+            record = decode_embedding(value)
+            changes |= timers(user, None, record.state)
+            if record.state.sessions:
+                bundles.add(record.bundle)
+    return changes, bundles
+
+
 def _with_timers(
     store: Store, values: dict[bytes, bytes | None]
 ) -> tuple[dict[bytes, bytes | None], set[str]]:
     """The store's changes for these records of `user-embeddings`, their timers moved; of which bundles their vectors are."""
-    changes: dict[bytes, bytes | None] = {}
-    bundles = set()
     users = list(values)
-    for user, old in zip(users, store.get_many([user_key(user) for user in users]), strict=True):
-        value = values[user]
-        new = decode_embedding(value) if value is not None else None
-        if new is not None and new.state.sessions:
-            bundles.add(new.bundle)
-        before = decode_embedding(old).state if old is not None else None
-        changes |= timers(user, before, new.state if new is not None else None)
-        changes[user_key(user)] = value
-    return changes, bundles
+    old, _ = _timers(users, store.get_many([user_key(user) for user in users]))
+    new, bundles = _timers(users, list(values.values()))
+    return {**dict.fromkeys(old), **new, **{user_key(user): value for user, value in values.items()}}, bundles
 
 
 def _newest(messages: list[Message]) -> dict[bytes, bytes | None]:
     """The last value of each key."""
     return {message.key() or b"": message.value() for message in messages}
+
+
+def _histories(messages: list[Message]) -> dict[bytes, bytes | None]:
+    return {history_key(key): value for key, value in _newest(messages).items()}
+
+
+def _last_checkpoint(newest: dict[bytes, bytes | None]) -> Checkpoint | None:
+    """The last checkpoint, taken out of the last values of each key."""
+    value = newest.pop(CHECKPOINT_KEY, None)
+    return msgspec.json.decode(value, type=Checkpoint) if value else None
 
 
 def _begin_afresh(place: Place, reader: Reader, producer: Producer) -> Checkpoint:

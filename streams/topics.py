@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import msgspec
@@ -111,6 +112,10 @@ def ensure(
                     continue
                 raise UserError(f"the topic {name} can't be made: {error.args[0].str()}") from None
             made.append(Finding(topic=name, ok=True, says=f"made, {partitions} partitions"))
+        # A broker may answer for a moment as if they were not there yet.
+        until = time.monotonic() + SECONDS
+        while len(describe(client, topics.all)) < len(topics.all) and time.monotonic() < until:
+            time.sleep(0.05)
     return made + check(client, topics, found)
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import msgspec
 
-from tests.benchmarks import click_to_rank, rank_core, sidecar, worker
+from tests.benchmarks import click_to_rank, rank_core, recovery, sidecar, worker
 from tests.benchmarks.result import Result
 
 BENCHMARKS = {
     "rank_core": rank_core.run,
     "sidecar_vs_bare_asgi": sidecar.run,
     "worker_vs_bare_faust": worker.run,
+    "recovery_cold": recovery.run,
+    "recovery_warm": recovery.run,
     "click_to_rank_p50": click_to_rank.run,
     "click_to_rank_p99": click_to_rank.run,
 }
@@ -44,7 +46,8 @@ def main() -> None:
             if result.against
             else ""
         )
-        print(f"{result.name:24} {result.value:12,.1f} {result.unit}{against}")
+        note = f"   {result.note}" if result.note else ""
+        print(f"{result.name:24} {result.value:12,.1f} {result.unit}{against}{note}")
 
 
 main()

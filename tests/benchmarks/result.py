@@ -14,9 +14,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     against: str | None = None
     against_value: float | None = None
     ratio: float | None = None
+    note: str | None = None
+    """What else is worth knowing of how it came about."""
 
 
-def compared(name: str, value: float, unit: str, against: str, against_value: float) -> Result:
+def compared(
+    name: str, value: float, unit: str, against: str, against_value: float, *, note: str | None = None
+) -> Result:
     """A figure beside another."""
     return Result(
         name=name,
@@ -25,4 +29,5 @@ def compared(name: str, value: float, unit: str, against: str, against_value: fl
         against=against,
         against_value=against_value,
         ratio=value / against_value,
+        note=note,
     )
