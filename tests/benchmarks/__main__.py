@@ -9,13 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from tests.benchmarks import click_to_rank, rank_core, recovery, sidecar, worker
+from tests.benchmarks import click_to_rank, click_to_vector, rank_core, recovery, sidecar, worker
 from tests.benchmarks.result import Result
 
 BENCHMARKS = {
     "rank_core": rank_core.run,
     "sidecar_vs_bare_asgi": sidecar.run,
     "worker_vs_bare_faust": worker.run,
+    "worker_two_vs_one": worker.run,
+    "click_to_vector_p50": click_to_vector.run,
+    "click_to_vector_p99": click_to_vector.run,
     "recovery_cold": recovery.run,
     "recovery_warm": recovery.run,
     "click_to_rank_p50": click_to_rank.run,
