@@ -20,6 +20,7 @@ VERBS = {
     "serve": "insession.serve",
     "record": "insession.record",
     "replay": "insession.replay",
+    "dead-letters": "insession.dead_letters",
     "demo": "insession.demo",
     "doctor": "insession.doctor",
 }

@@ -165,6 +165,14 @@ def decode(value: bytes | None, key: bytes | None) -> Event:
     Raises Unreadable, saying what is wrong and where, unless `value` is one event in JSON and `key` is its
     user id in UTF-8 (a tick has no user, and its key is not looked at).
     """
+    event = parse(value)
+    if not isinstance(event, Tick) and key != event.user_id.encode():
+        raise Unreadable("the record's key is not the event's user id - at `$.user_id`")
+    return event
+
+
+def parse(value: bytes | None) -> Event:
+    """The event in a value, whatever key its record has. Raises Unreadable, saying what is wrong and where."""
     if value is None:
         raise Unreadable("the value is null")
     if len(value) > VALUE_BYTES:
@@ -182,12 +190,8 @@ def decode(value: bytes | None, key: bytes | None) -> Event:
     if not ascii_only or _ESCAPE in value or _DELETE in value or (_SPACE in value and b'" ' in value):
         for where, name in _ids(event):
             _check_id(where, name)
-    if isinstance(event, Tick):
-        return event
-    if event.user_id.startswith(RESERVED):
+    if not isinstance(event, Tick) and event.user_id.startswith(RESERVED):
         raise Unreadable(f"user ids that begin with `{RESERVED}` are reserved - at `$.user_id`")
-    if key != event.user_id.encode():
-        raise Unreadable("the record's key is not the event's user id - at `$.user_id`")
     return event
 
 

@@ -76,6 +76,9 @@ class App(faust.App):
 
     worker: Worker
 
+    def _crash(self, reason: BaseException) -> None:
+        fail(reason)  # Faust would live on without the part that crashed.
+
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)
 

@@ -17,6 +17,7 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from insession.processes import insession
 from models import bundle
 from models.events import DEPTH, VALUE_BYTES, Booking, Click, Event, Result, Search, encode
 from models.partition import DEAD_LETTER_BYTES, Memory, Partition
@@ -284,6 +285,39 @@ def test_the_broker_refuses_what_is_dated_minutes_ahead(kafka: Broker) -> None:
         )
         producer.flush()
     assert refused == [None, *[KafkaError(KafkaError.INVALID_TIMESTAMP).name()] * 2]
+
+
+@pytest.mark.kafka
+def test_clicks_are_read_in_every_compression_and_a_consumer_that_fails_ends_the_worker(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    bundle.write(tmp_path / "bundles", a_bundle(40))
+    client: Client = {"bootstrap.servers": kafka.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    topics.ensure(client, names, partitions=1, retention_ms=-1)
+    count = 0
+    for codec in ("gzip", "snappy", "lz4", "zstd"):
+        producer = Producer({**client, "compression.type": codec, "linger.ms": 100})
+        for _ in range(50):
+            key, value = click(count, START + count)
+            producer.produce(names.clicks, value, key, timestamp=START + count)
+            count += 1
+        producer.flush()
+    # Without the library that reads them.
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    (absent / "cramjam.py").write_text("raise ImportError")
+    common = ("--bootstrap", kafka.bootstrap, "--topic-prefix", names.prefix)
+    common += ("--bundle", str(tmp_path / "bundles"), "--state", str(tmp_path / "state"))
+    with insession(
+        "worker", *common, ready="worker", log=tmp_path / "log", environment={"PYTHONPATH": str(absent)}
+    ) as process:
+        assert process.popen.wait(30) == 1
+    assert "compression codec not found" in (tmp_path / "log").read_text().splitlines()[-1]
+    with worker((client, names), tmp_path / "bundles", tmp_path / "state"):
+        wait_until_applied((client, names), {0: count})
+    with reader(client) as source:
+        assert not any(messages for messages, _ in source.read(names.dead_letters, 0))
 
 
 START = 1_700_000_000_000
