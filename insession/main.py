@@ -21,6 +21,7 @@ VERBS = {
     "record": "insession.record",
     "replay": "insession.replay",
     "dead-letters": "insession.dead_letters",
+    "forget": "insession.forget",
     "demo": "insession.demo",
     "doctor": "insession.doctor",
 }
