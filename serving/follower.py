@@ -14,7 +14,7 @@ import time
 from asyncio import AbstractEventLoop
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -99,7 +99,8 @@ class Follower:
     ) -> None:
         self.status = Status()
         # Silent: a broker that is away is told by `status`, not by a library on stderr.
-        self._quiet = {**client, "log_level": 0}
+        self._quiet: dict[str, Any] = {**client, "log_level": 0, "error_cb": self._heard}
+        self._refusal = ""
         self._topics = topics
         self._keys = {
             topics.user_embeddings: user_key,
@@ -140,7 +141,10 @@ class Follower:
         while not self._stopping.is_set():
             try:
                 admin = AdminClient(self._quiet)
-                found = look(admin, tuple(self._keys))
+                try:
+                    found = look(admin, tuple(self._keys))
+                finally:
+                    admin.poll(0)
                 self._check(found)
                 self._follow(admin, found)
             except Away as error:
@@ -157,8 +161,14 @@ class Follower:
                 self._trouble("following failed; see the log")
                 self._stopping.wait(AGAIN_SECONDS)
 
+    def _heard(self, error: KafkaError) -> None:
+        """Whatever a broker refuses us for, the answer to a question is only that there was none in time."""
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or "SSL alert" in error.str():
+            self._refusal = " ".join(error.str().split())
+
     def _trouble(self, problem: str) -> None:
         where = self._quiet["bootstrap.servers"]
+        problem, self._refusal = self._refusal or problem, ""
         if not self.status.problem.startswith("can't follow"):
             log.warning("can't follow the topics at %s: %s", where, problem)
         self.status.problem = f"can't follow the topics at {where}: {problem}"

@@ -88,7 +88,7 @@ def kafka(
     """Apache Kafka, one node without ZooKeeper, from `home` (a folder with `libs/`).
 
     Keeps its data in `data`, or nowhere after it ends. `properties` are more lines for its
-    server.properties, which come before ours where both set something.
+    server.properties, before which ours stand back; `{port}` and `{controller}` in them are its ports.
     """
     libraries = next((path for path in (home / "libs", home) if any(path.glob("kafka_*.jar"))), None)
     if libraries is None:
@@ -104,8 +104,8 @@ def kafka(
         port = port or free_port()
         written = place / "server.properties"
         logs = place / "log"
-        ours = KAFKA_PROPERTIES.format(port=port, controller=free_port(), data=logs)
-        written.write_text(f"{ours}{properties}", encoding="utf-8")
+        lines = f"{KAFKA_PROPERTIES}{properties}".format(port=port, controller=free_port(), data=logs)
+        written.write_text(lines, encoding="utf-8")
         base = [java, "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{libraries}/*"]
         base.append("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
         if not (logs / "meta.properties").exists():

@@ -29,6 +29,7 @@ from models.store import destroy
 from models.topics import Topics
 from streams.pipeline import Pipeline, transactional_id
 from streams.recovery import Place
+from streams.security import credentials
 from streams.topics import Client, cluster_id, require
 
 log = logging.getLogger("insession.worker")
@@ -115,6 +116,7 @@ class Worker:
         app = App(
             id=f"{self.application}-{self.topics.prefix}worker",
             broker=[f"kafka://{server.strip()}" for server in servers],
+            broker_credentials=credentials(self.client),
             # A join or a takeover within seconds; Faust's own values make it a minute.
             broker_rebalance_timeout=4,
             broker_session_timeout=6,
