@@ -22,9 +22,11 @@ import msgspec
 import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
 
+from insession import security
 from insession.broker import kafka_home
 from insession.processes import COMMAND, insession
 from insession.progress import Progress
+from insession.settings import PREFIX
 from insession.sidecar import Sidecar
 from models.errors import UserError
 from models.events import Event, Ranking, Result, Search, encode
@@ -125,10 +127,20 @@ def _running(
         names = Topics()
         topics.ensure(client, names, retention_ms=DAY_MS)
         common = ("--bootstrap", bootstrap, "--bundle", str(bundles), "--state", str(folder / "state"))
-        stack.enter_context(insession("worker", *common, ready="worker ready", log=folder / "worker.log"))
+        plain = security.off(PREFIX)
+        stack.enter_context(
+            insession("worker", *common, ready="worker ready", log=folder / "worker.log", environment=plain)
+        )
         flags = ("--port", str(port), *(["--page"] if page else []))
         serving = stack.enter_context(
-            insession("serve", *common, *flags, ready="serving on ", log=folder / "serve.log")
+            insession(
+                "serve",
+                *common,
+                *flags,
+                ready="serving on ",
+                log=folder / "serve.log",
+                environment=plain,
+            )
         )
         url = serving.line.removeprefix("serving on ")
         with closing(Sidecar(url)) as sidecar:

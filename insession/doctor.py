@@ -92,7 +92,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             what="broker",
             ok=False,
-            found=f"nobody answers at {settings.bootstrap}",
+            found=f"can't be used at {settings.bootstrap}",
             todo=str(error),
         )
 

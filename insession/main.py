@@ -20,6 +20,8 @@ VERBS = {
     "serve": "insession.serve",
     "record": "insession.record",
     "replay": "insession.replay",
+    "dead-letters": "insession.dead_letters",
+    "forget": "insession.forget",
     "demo": "insession.demo",
     "doctor": "insession.doctor",
 }

@@ -11,7 +11,9 @@ from tempfile import TemporaryDirectory
 import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 
+from insession import security
 from insession.processes import insession
+from insession.settings import PREFIX, load
 from insession.sidecar import Sidecar
 from models import recording
 from models.errors import UserError
@@ -81,14 +83,29 @@ def running(
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="insession-online-")))
         if bootstrap is None:
             bootstrap = stack.enter_context(broker.run(kafka_home)).bootstrap
-        client: topics.Client = {"bootstrap.servers": bootstrap}
+            client: topics.Client = {"bootstrap.servers": bootstrap}
+            environment = security.off(PREFIX)
+        else:
+            client, environment = load(bootstrap=bootstrap).client, {}
         names = Topics(f"online-{secrets.token_hex(4)}-")
         topics.ensure(client, names, partitions=partitions, retention_ms=-1)
         common = ["--bootstrap", bootstrap, "--topic-prefix", names.prefix, "--bundle", str(bundle)]
         common += ["--state", str(folder)]
-        stack.enter_context(insession("worker", *common, ready="worker ready", log=folder / "worker.log"))
+        stack.enter_context(
+            insession(
+                "worker", *common, ready="worker ready", log=folder / "worker.log", environment=environment
+            )
+        )
         serving = stack.enter_context(
-            insession("serve", *common, "--port", "0", ready="serving on ", log=folder / "serve.log")
+            insession(
+                "serve",
+                *common,
+                "--port",
+                "0",
+                ready="serving on ",
+                log=folder / "serve.log",
+                environment=environment,
+            )
         )
         sidecar = stack.enter_context(closing(Sidecar(serving.line.removeprefix("serving on "))))
         sidecar.wait_until_ready()

@@ -1,4 +1,4 @@
-"""Settings of the processes, from `INSESSION_*` in the environment; each is also a flag, which comes first."""
+"""Settings of the processes, from `INSESSION_*` in the environment; all but security are also flags, which come first."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import click
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from insession import security
+from insession.security import Security
 from models.errors import UserError
 from models.topics import Topics
 
@@ -19,10 +21,10 @@ PREFIX = "INSESSION_"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Settings(BaseSettings):
+class Settings(Security):
     """What the rooms are told from outside."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore")
 
     bootstrap: str = Field(
         default="127.0.0.1:9092",
@@ -61,19 +63,22 @@ class Settings(BaseSettings):
     @property
     def client(self) -> dict[str, str | int | float | bool]:
         """What every Kafka client is told."""
-        return {"bootstrap.servers": self.bootstrap}
+        return {"bootstrap.servers": self.bootstrap, **self.client_security}
 
 
 def load(**given: object) -> Settings:
     """The settings, flags that are not None before the environment. UserError names the one that is wrong."""
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        raise UserError(
-            f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {first['msg']}; got {first['input']!r}"
-        ) from None
+        variable = f"{PREFIX}{name.upper()}"
+        named = variable if name in Security.model_fields else f"--{name.replace('_', '-')} (or {variable})"
+        got = "" if name.endswith("password") else f"; got {first['input']!r}"
+        raise UserError(f"{named}: {first['msg']}{got}") from None
+    security.check(settings, PREFIX)
+    return settings
 
 
 def options(*names: str) -> Callable[[F], F]:

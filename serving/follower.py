@@ -15,6 +15,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -109,7 +110,8 @@ class Follower:
         """`announce` is told each listing that is announced, and None for one that is withdrawn, in the follower's thread."""
         self.status = Status()
         # Silent: a broker that is away is told by `status`, not by a library on stderr.
-        self._quiet = {**client, "log_level": 0}
+        self._quiet: dict[str, Any] = {**client, "log_level": 0, "error_cb": self._heard}
+        self._refusal = ""
         self._topics = topics
         self._keys = {
             topics.user_embeddings: user_key,
@@ -153,7 +155,10 @@ class Follower:
         while not self._stopping.is_set():
             try:
                 admin = AdminClient(self._quiet)
-                found = look(admin, tuple(self._keys))
+                try:
+                    found = look(admin, tuple(self._keys))
+                finally:
+                    admin.poll(0)
                 self._check(found)
                 self._follow(admin, found)
             except Away as error:
@@ -170,8 +175,14 @@ class Follower:
                 self._trouble("following failed; see the log")
                 self._stopping.wait(AGAIN_SECONDS)
 
+    def _heard(self, error: KafkaError) -> None:
+        """Whatever a broker refuses us for, the answer to a question is only that there was none in time."""
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or "SSL alert" in error.str():
+            self._refusal = " ".join(error.str().split())
+
     def _trouble(self, problem: str) -> None:
         where = self._quiet["bootstrap.servers"]
+        problem, self._refusal = self._refusal or problem, ""
         if not self.status.problem.startswith("can't follow"):
             log.warning("can't follow the topics at %s: %s", where, problem)
         self.status.problem = f"can't follow the topics at {where}: {problem}"

@@ -82,8 +82,14 @@ def embedded(port: int | None = None) -> Iterator[Broker]:
 
 
 @contextmanager
-def kafka(home: Path, port: int | None = None, data: Path | None = None) -> Iterator[Broker]:
-    """Apache Kafka, one node without ZooKeeper, from `home` (a folder with `libs/`). Keeps its data in `data`, or nowhere after it ends."""
+def kafka(
+    home: Path, port: int | None = None, data: Path | None = None, *, properties: str = ""
+) -> Iterator[Broker]:
+    """Apache Kafka, one node without ZooKeeper, from `home` (a folder with `libs/`).
+
+    Keeps its data in `data`, or nowhere after it ends. `properties` are more lines for its
+    server.properties, before which ours stand back; `{port}` and `{controller}` in them are its ports.
+    """
     libraries = next((path for path in (home / "libs", home) if any(path.glob("kafka_*.jar"))), None)
     if libraries is None:
         raise UserError(
@@ -96,23 +102,22 @@ def kafka(home: Path, port: int | None = None, data: Path | None = None) -> Iter
         place = data or Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         port = port or free_port()
-        properties = place / "server.properties"
+        written = place / "server.properties"
         logs = place / "log"
-        properties.write_text(
-            KAFKA_PROPERTIES.format(port=port, controller=free_port(), data=logs), encoding="utf-8"
-        )
+        lines = f"{KAFKA_PROPERTIES}{properties}".format(port=port, controller=free_port(), data=logs)
+        written.write_text(lines, encoding="utf-8")
         base = [java, "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{libraries}/*"]
         base.append("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
         if not (logs / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
             # With "=": an id may begin with a dash.
             command = [*base, "kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={cluster}"]
-            done = subprocess.run([*command, "-c", str(properties)], capture_output=True, check=False)
+            done = subprocess.run([*command, "-c", str(written)], capture_output=True, check=False)
             if done.returncode != 0:
                 raise UserError(
                     f"Kafka's storage can't be made in {place}: {done.stderr.decode(errors='replace')}"
                 )
-        with _run([*base, "kafka.Kafka", str(properties)], f"127.0.0.1:{port}", place / "server.log") as run:
+        with _run([*base, "kafka.Kafka", str(written)], f"127.0.0.1:{port}", place / "server.log") as run:
             yield run
 
 

@@ -110,10 +110,14 @@ class Transport(driver.Transport):
 
 
 class App(faust.App):
-    """Faust's application with that transport. `positions` says where to go on in each partition of `clicks`."""
+    """Faust's application with that transport. `positions` says where to go on in each partition of `clicks`; `on_crash` ends the process."""
 
     clicks: str
     positions: Callable[[], Mapping[int, int]]
+    on_crash: Callable[[BaseException], None]
+
+    def _crash(self, reason: BaseException) -> None:
+        self.on_crash(reason)  # Faust would live on without the part that crashed.
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)

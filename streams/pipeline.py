@@ -25,8 +25,8 @@ from streams.states import Overlay, Standing, read_standing, users, write
 
 BATCH = 1_000
 """A batch ends with the fetch that brings it to so many records."""
-FULL, ROOM = 4 * BATCH, 2 * BATCH
-"""With so many records waiting no more are fetched, until only so many are left."""
+FULL_RECORDS, FULL_BYTES = 4 * BATCH, 32 << 20
+"""With so much waiting no more is fetched, until half of it is left."""
 GATHER_SECONDS = 0.003
 """With nothing to do, wait so long for company: a transaction for each single click keeps the broker busy."""
 COMMIT_SECONDS = 30.0
@@ -69,8 +69,9 @@ class Pipeline:
         """What is applied, and committed or about to be."""
         self._on_end, self._on_full, self._on_room = on_end, on_full, on_room
         self._fetches: deque[Any] = deque()
-        self._waiting = 0
-        """Records in them."""
+        self._waiting = self._bytes = 0
+        """Records in them, and bytes."""
+        self._full = False
         self._arrived = asyncio.Event()
         """There is something to do: fetches, or vectors to compute again."""
         self._stopping = threading.Event()
@@ -96,9 +97,11 @@ class Pipeline:
     def put(self, fetch: Any) -> None:
         """Take what a fetch brought: a Faust event whose value is the list of records."""
         self._fetches.append(fetch)
-        if self._waiting < FULL <= self._waiting + len(fetch.value):
-            self._on_full()
         self._waiting += len(fetch.value)
+        self._bytes += fetch.message.serialized_value_size
+        if not self._full and (self._waiting >= FULL_RECORDS or self._bytes >= FULL_BYTES):
+            self._full = True
+            self._on_full()
         self._arrived.set()
 
     def wake(self) -> None:
@@ -198,9 +201,11 @@ class Pipeline:
         while self._fetches and records < BATCH:
             taken.append(self._fetches.popleft())
             records += len(taken[-1].value)
-        if self._waiting > ROOM >= self._waiting - records:
-            self._on_room()
+            self._bytes -= taken[-1].message.serialized_value_size
         self._waiting -= records
+        if self._full and self._waiting <= FULL_RECORDS // 2 and self._bytes <= FULL_BYTES // 2:
+            self._full = False
+            self._on_room()
         return taken
 
     def _apply(self, records: list[Any]) -> tuple[Changes, str]:

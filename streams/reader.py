@@ -70,6 +70,18 @@ class Reader:
         low, _ = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=SECONDS)
         return int(low)
 
+    def end(self, topic: str, partition: int) -> int:
+        """Where a partition ends; on the embedded broker it may be less."""
+        _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=SECONDS)
+        return int(high)
+
+    def since(self, topic: str, partition: int, timestamp: int) -> int:
+        """The first offset of a partition whose record is not older than `timestamp`, ms; OFFSET_END where none is."""
+        [found] = self._consumer.offsets_for_times(
+            [TopicPartition(topic, partition, timestamp)], timeout=SECONDS
+        )
+        return int(found.offset)
+
     def has(self, topic: str, partition: int, offset: int) -> bool:
         """Whether a partition has the offset, or ends there. Asked by reading: the embedded broker's own word on where a partition ends can be wrong."""
         try:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
-from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from models.errors import UserError
 from models.topics import DAY_MS, Topics
 
 SECONDS = 10.0
+REFUSALS = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 
 Client = Mapping[str, str | int | float | bool]
 """What every Kafka client is told: `bootstrap.servers`, and security where there is any (librdkafka's names)."""
@@ -37,8 +39,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def cluster_id(client: Client) -> str:
     """The id of the cluster. UserError where no broker answers."""
+    admin = connect(client)
     try:
-        admin = AdminClient({**client, "log_level": 0})
         return str(admin.describe_cluster(request_timeout=SECONDS).result().cluster_id)
     except KafkaException as error:
         raise unreachable(client, error) from None
@@ -48,13 +50,42 @@ def unreachable(client: Client, error: KafkaException) -> UserError:
     """The error for a broker that does not answer."""
     return UserError(
         f"no Kafka broker answers at {client['bootstrap.servers']} ({error.args[0].str()}); "
-        "start one with `insession broker`, or name yours with --bootstrap or INSESSION_BOOTSTRAP"
+        "start one with `insession broker`, or name yours with --bootstrap or INSESSION_BOOTSTRAP, and where it "
+        "demands encryption or a password, set INSESSION_SECURITY_PROTOCOL"
+    )
+
+
+def connect(client: Client) -> AdminClient:
+    """A client to ask brokers with, once one has answered. UserError where none does, or it refuses who we are."""
+    said: list[KafkaError] = []
+    settings: dict[str, Any] = {**client, "log_level": 0, "error_cb": said.append}
+    admin = AdminClient(settings)
+    for seconds in (0.5, 1, 2, SECONDS):
+        try:
+            admin.list_topics(timeout=seconds)
+            return admin
+        except KafkaException as error:
+            admin.poll(0)
+            # By itself the library tries again for ever, and tells no more than that nobody answered.
+            for refusal in said:
+                if refusal.code() in REFUSALS or "SSL alert" in refusal.str():
+                    raise refused(client, refusal) from None
+            problem = unreachable(client, error)
+    raise problem
+
+
+def refused(client: Client, error: KafkaError) -> UserError:
+    """The error for a broker that does not let us in, or that we don't trust."""
+    who = f" the user {client['sasl.username']}" if "sasl.username" in client else ""
+    return UserError(
+        f"the Kafka broker at {client['bootstrap.servers']} and{who or ' we'} do not come together: "
+        f"{' '.join(error.str().split())}; look at INSESSION_SECURITY_PROTOCOL, INSESSION_SASL_* and INSESSION_SSL_*"
     )
 
 
 def describe(client: Client, names: tuple[str, ...]) -> dict[str, Found]:
     """Those of the topics that exist. UserError where no broker answers."""
-    admin = AdminClient({**client, "log_level": 0})
+    admin = connect(client)
     try:
         there = admin.list_topics(timeout=SECONDS).topics
         present = [name for name in names if name in there and there[name].error is None]

@@ -33,6 +33,7 @@ from streams.metrics import Metrics
 from streams.pipeline import BATCH, Pipeline, transactional_id
 from streams.reader import Stopped
 from streams.recovery import Place
+from streams.security import credentials
 from streams.topics import Client, cluster_id, require
 
 log = logging.getLogger("insession.worker")
@@ -41,7 +42,7 @@ log = logging.getLogger("insession.worker")
 READING_SECONDS = 60.0
 """How long the listings that stand on their topic may take to read before a worker begins without the rest."""
 LOOK_SECONDS = 1.0
-"""Between two looks for a new bundle, for partitions that fell silent, and at Faust."""
+"""Between two looks for a new bundle and for partitions that fell silent."""
 
 
 class Worker:
@@ -82,6 +83,7 @@ class Worker:
         app = App(
             id=f"{self.application}-{self.topics.prefix}worker",
             broker=[f"kafka://{server.strip()}" for server in servers],
+            broker_credentials=credentials(self.client),
             # A join or a takeover within seconds; Faust's own values make it a minute.
             broker_rebalance_timeout=4,
             broker_session_timeout=6,
@@ -96,6 +98,7 @@ class Worker:
             datadir=str(self.state / "faust"),
             web_enabled=False,
         )
+        app.on_crash = fail
         app.clicks = self.topics.clicks
         app.positions = lambda: {
             number: pipeline.checkpoint.next_offset for number, pipeline in self.pipelines.items()
@@ -212,12 +215,10 @@ class Worker:
         )
 
     async def _look(self) -> None:
-        """What no record brings about: a new bundle, a partition that has fallen silent, the end of Faust."""
+        """What no record brings about: a new bundle, and a partition that has fallen silent."""
         producer = Producer({**self.client, "log_level": 0})
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if self.app.crashed:
-                fail(self.app.crash_reason or RuntimeError("Faust ended"))
             if await asyncio.to_thread(self.catalogue.look, self.metrics.refused.inc):
                 self._show_bundle()
                 for pipeline in self.pipelines.values():
