@@ -72,7 +72,7 @@ class Plan:
     restarts: int = 1
     seed: int = 1
     without: str = ""
-    """A guarantee that the workers do without; see tests/torture_worker.py."""
+    """A guarantee that the workers do without; see tests/faulty_worker.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ class Fleet:
         self.thread.start()
 
     def spawn(self, number: int) -> None:
-        command = [sys.executable, "-P", "-m", "tests.torture_worker", self.without or "nothing", "worker"]
+        command = [sys.executable, "-P", "-m", "tests.faulty_worker", self.without or "nothing", "worker"]
         state = ["--state", str(self.folder / f"state-{number}")]
         with (self.folder / f"worker-{number}.log").open("ab") as log:
             self.running[number] = subprocess.Popen(
