@@ -20,6 +20,7 @@ VERBS = {
     "serve": "insession.serve",
     "record": "insession.record",
     "replay": "insession.replay",
+    "verify": "insession.verify",
     "demo": "insession.demo",
     "doctor": "insession.doctor",
 }
