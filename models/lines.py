@@ -75,32 +75,29 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
     raise EOFError
 
 
-def whole(path: Path) -> int:
-    """How many bytes of the file are whole: up to the last frame that is complete and undamaged, or the last line feed."""
+def whole(path: Path, *, plain: bool) -> int:
+    """How many bytes of the file are whole: up to its last line feed, or the last frame that is complete and undamaged."""
+    end = at = 0
+    frame = zstandard.ZstdDecompressor().decompressobj()
     with path.open("rb") as file:
         data = file.read(READ_BYTES)
-        if not ZSTD_MAGIC.startswith(data[:4]):
-            end = at = 0
-            while data:
-                if b"\n" in data:
-                    end = at + data.rindex(b"\n") + 1
-                at += len(data)
-                data = file.read(READ_BYTES)
-            return end
-        end = taken = 0
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            while data:
+        while data:
+            if plain:
+                end = at + data.rfind(b"\n") + 1 if b"\n" in data else end
+                at, data = at + len(data), file.read(READ_BYTES)
+                continue
+            try:
                 frame.decompress(data)
-                taken += len(data)
-                rest = frame.unused_data if frame.eof else b""
-                if frame.eof:
-                    end = taken = taken - len(rest)
-                    frame = zstandard.ZstdDecompressor().decompressobj()
-                data = rest or file.read(READ_BYTES)
-        except zstandard.ZstdError:
-            pass  # What is behind a damaged frame can't be trusted either.
-        return end
+            except zstandard.ZstdError:
+                break  # What is behind a damaged frame can't be trusted either.
+            at += len(data)
+            rest = b""
+            if frame.eof:
+                rest = frame.unused_data
+                end = at = at - len(rest)
+                frame = zstandard.ZstdDecompressor().decompressobj()
+            data = rest or file.read(READ_BYTES)
+    return end
 
 
 def part_of(path: Path) -> Path:

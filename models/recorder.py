@@ -99,7 +99,7 @@ class Recorder:
             raise UserError(f"another process records to {self.path}; wait for it, or give another --out")
 
     def _begin(self, header: Header) -> Standing:
-        self._file.truncate(lines.whole(self.part))
+        self._file.truncate(lines.whole(self.part, plain=lines.is_plain(self.path)))
         part = standing(self.part) if os.fstat(self._file.fileno()).st_size else None
         done = standing(self.path) if self.path.exists() else None
         for name, found in ((self.part, part), (self.path, done)):

@@ -18,7 +18,7 @@ from models.recording import Header, Record
 from streams.reader import OutOfRange, Reader, reader
 from streams.topics import Client, Found, cluster_id, describe
 
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 2.0
 """While it follows, what was read is on disk after so long."""
 
 

@@ -35,6 +35,7 @@ from tests.conftest import kafka_home
 from tests.made import a_bundle
 
 PARTITIONS = 2
+Place = tuple[Client, Topics]
 MINUTE = 60_000
 
 
@@ -253,7 +254,7 @@ def test_a_recorded_topic_is_replayed_to_the_same_records(
             writer.write(item)
     assert replay.replay(client, path, names.clicks, lambda done: None) == len(sent)
     again = tmp_path / "b.jsonl.zst"
-    assert record.record(client, names.clicks, again, lambda done: None) == len(sent)
+    assert record.record(client, names.clicks, again, lambda done: None).records == len(sent)
     header, found = read(again)
     assert header.partitions == PARTITIONS
 
