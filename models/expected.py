@@ -50,7 +50,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str | None = None
     key_base64: bytes | msgspec.UnsetType = msgspec.UNSET
     headers: dict[str, str] = {}
-    value: msgspec.Raw = msgspec.Raw(b"null")
+    value: msgspec.Raw
+    """JSON; null where it stands as base64."""
     value_base64: bytes | msgspec.UnsetType = msgspec.UNSET
 
 
