@@ -140,9 +140,12 @@ class Recorder:
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
-        except OSError as error:
+        except BaseException as error:
+            # Whatever it was, a second Ctrl-C too: half a frame must never come to stand at the path.
             self._file.truncate(size)
-            raise UserError(f"{self.part}: {error.strerror or error}") from None
+            if isinstance(error, OSError):
+                raise UserError(f"{self.part}: {error.strerror or error}") from None
+            raise
 
     def __enter__(self) -> Recorder:
         return self

@@ -120,9 +120,10 @@ def _records(
             line = _decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not a record: {error}") from None
-        if (line.key is unset) is (line.key_base64 is unset):
+        key, value = line.key, line.value
+        if (key is unset) is (line.key_base64 is unset):
             raise UserError(f"{path}:{number}: not a record: one of `key` and `key_base64` must be given")
-        if (line.value is unset) is (line.value_base64 is unset):
+        if (value is unset) is (line.value_base64 is unset):
             raise UserError(f"{path}:{number}: not a record: one of `value` and `value_base64` must be given")
         if line.partition is not None and line.partition >= partitions:
             raise UserError(f"{path}:{number}: partition {line.partition}, but the topic has {partitions}")
@@ -131,9 +132,9 @@ def _records(
                 line.partition,
                 line.offset,
                 line.timestamp,
-                _bytes(line.key, line.key_base64),
+                key.encode() if type(key) is str else _bytes(key, line.key_base64),
                 tuple([(name, _header_bytes(value)) for name, value in line.headers]) if line.headers else (),
-                _bytes(line.value, line.value_base64),
+                value.encode() if type(value) is str else _bytes(value, line.value_base64),
             )
         except UnicodeEncodeError:
             raise UserError(f"{path}:{number}: not a record: a lone surrogate in its text") from None

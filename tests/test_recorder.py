@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import resource
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import msgspec
@@ -176,6 +176,49 @@ def test_a_recording_that_was_imported_is_refused_and_stays(tmp_path: Path) -> N
     assert path.read_text() == "my notes\n"
 
 
+def test_interrupted_in_the_middle_of_a_frame_the_recording_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "r.jsonl.zst"
+    there = topic(200)
+
+    class Interrupted:
+        """The file, which takes half of the fourth frame before Ctrl-C comes."""
+
+        def __init__(self, file: FileIO) -> None:
+            self.file, self.frames = file, 0
+
+        def write(self, data: memoryview) -> int:
+            self.frames += 1
+            if self.frames == 4:
+                self.file.write(data[: len(data) // 2])
+                raise KeyboardInterrupt
+            return self.file.write(data)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.file, name)
+
+        def __enter__(self) -> Interrupted:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+    def interrupted() -> None:
+        with Recorder(path, HEADER) as grows:
+            monkeypatch.setattr(grows, "_file", Interrupted(grows._file))
+            for item in there:
+                grows.write(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    kept = count(path)
+    assert 0 < kept < 200
+    assert list(read(path)[1]) == there[:kept]
+    go_on(path, there)
+    assert list(read(path)[1]) == there
+
+
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -201,4 +244,3 @@ def test_a_place_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
         Recorder(tmp_path / "absent" / "r.jsonl.zst", HEADER)
     with pytest.raises(UserError, match="a folder"):
         Recorder(tmp_path, HEADER)
-    shutil.rmtree(tmp_path)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import Producer
 
-from insession.processes import COMMAND
+from insession.verify import command
 from models import bundle
+from models.errors import UserError
 from models.partition import decode_embedding
 from models.recording import Header, Record, Writer
 from models.topics import Topics
@@ -47,11 +48,15 @@ def written(path: Path, items: list[Record]) -> Path:
 
 
 def verify(at: Place, path: Path, bundles: Path, *flags: str) -> tuple[int, str, str]:
+    """The command: its exit code, what it prints, and what it says of a mistake."""
     client, names = at
-    common = ("--bootstrap", str(client["bootstrap.servers"]), "--topic-prefix", names.prefix)
-    command = [*COMMAND, "verify", str(path), "--bundle", str(bundles), *common, *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    return done.returncode, done.stdout, done.stderr
+    common = ["--bootstrap", str(client["bootstrap.servers"]), "--topic-prefix", names.prefix]
+    arguments = [str(path), "--bundle", str(bundles), *common, *flags]
+    done = CliRunner().invoke(command, arguments)
+    if isinstance(done.exception, UserError):
+        return 2, done.stdout, str(done.exception)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
 
 
 def produce(at: Place, topic: str, partition: int, key: bytes, value: bytes | None, **more: object) -> None:
