@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from models import expected
 from models.bundle import Manifest
 from models.events import Event
 from models.history import ClosedSession, History
@@ -26,6 +27,8 @@ SCHEMAS: dict[str, Any] = {
     "sessions": ClosedSession,
     "recording-header": Header,
     "recording-line": _Line,
+    "expected-header": expected.Header,
+    "expected-line": expected.Line,
     "bundle-manifest": Manifest,
 }
 """By the name of the file: the value of each topic, and the heads of what is on disk."""

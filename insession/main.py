@@ -20,6 +20,7 @@ VERBS = {
     "serve": "insession.serve",
     "record": "insession.record",
     "replay": "insession.replay",
+    "verify": "insession.verify",
     "dead-letters": "insession.dead_letters",
     "forget": "insession.forget",
     "demo": "insession.demo",

@@ -16,21 +16,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Annotated, Literal
+from typing import Annotated, Literal
 
 import msgspec
-import zstandard
 
+from models import lines
 from models.errors import UserError
 
 VERSION = 1
 SESSION = "session"
 """The header in which an imported record carries the session its source counts it to, where the source says so."""
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-READ_BYTES = 1 << 16
-"""Compressed bytes taken at a time; they become some megabytes of lines at the most."""
-WRITE_BYTES = 1 << 18
-"""Bytes of lines gathered before they are compressed."""
 
 Format = Literal["insession-recording"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -48,6 +43,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Where the records come from: a broker's topic, or the format they were imported from."""
     cluster_id: str | None = None
     topic_id: str | None = None
+    beginnings: tuple[Number, ...] = ()
+    """The offset at which the recording of each partition begins, where it was recorded."""
     settings: dict[str, str] = {}
     """The topic's settings on its broker, where they are known."""
 
@@ -96,8 +93,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Header, Iterator[Record]]:
     Raises UserError, naming file and line, where the file can't be read, is not a recording, is of a later
     version, is damaged or ends too early; for the records while they are taken.
     """
-    lines = _lines(Path(path))
-    _, line = next(lines, (1, b""))
+    rest = lines.read(Path(path))
+    _, line = next(rest, (1, b""))
     try:
         version = msgspec.json.decode(line, type=_Version).version
         if version != VERSION:
@@ -105,21 +102,28 @@ def read(path: str | os.PathLike[str]) -> tuple[Header, Iterator[Record]]:
         header = msgspec.json.decode(line, type=Header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UserError(f"{path}:1: not the first line of a recording: {error}") from None
-    return header, _records(path, header, lines)
+    return header, _records(path, header, rest)
+
+
+def count(path: str | os.PathLike[str]) -> int:
+    """How many records there are; so the file has been seen to be whole. Raises UserError as `read` does."""
+    read(path)
+    return lines.count(Path(path)) - 1
 
 
 def _records(
-    path: str | os.PathLike[str], header: Header, lines: Iterator[tuple[int, bytes]]
+    path: str | os.PathLike[str], header: Header, numbered: Iterator[tuple[int, bytes]]
 ) -> Iterator[Record]:
     unset, partitions = msgspec.UNSET, header.partitions
-    for number, text in lines:
+    for number, text in numbered:
         try:
             line = _decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not a record: {error}") from None
-        if (line.key is unset) is (line.key_base64 is unset):
+        key, value = line.key, line.value
+        if (key is unset) is (line.key_base64 is unset):
             raise UserError(f"{path}:{number}: not a record: one of `key` and `key_base64` must be given")
-        if (line.value is unset) is (line.value_base64 is unset):
+        if (value is unset) is (line.value_base64 is unset):
             raise UserError(f"{path}:{number}: not a record: one of `value` and `value_base64` must be given")
         if line.partition is not None and line.partition >= partitions:
             raise UserError(f"{path}:{number}: partition {line.partition}, but the topic has {partitions}")
@@ -128,9 +132,9 @@ def _records(
                 line.partition,
                 line.offset,
                 line.timestamp,
-                _bytes(line.key, line.key_base64),
+                key.encode() if type(key) is str else _bytes(key, line.key_base64),
                 tuple([(name, _header_bytes(value)) for name, value in line.headers]) if line.headers else (),
-                _bytes(line.value, line.value_base64),
+                value.encode() if type(value) is str else _bytes(value, line.value_base64),
             )
         except UnicodeEncodeError:
             raise UserError(f"{path}:{number}: not a record: a lone surrogate in its text") from None
@@ -149,122 +153,49 @@ def _header_bytes(value: str | _Base64 | None) -> bytes | None:
     return None if value is None else value.base64
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines with their numbers from 1, without the line feed."""
-    number, rest = 0, b""
-    try:
-        with path.open("rb") as file:
-            for chunk in _chunks(file):
-                first, *others = (rest + chunk if rest else chunk).split(b"\n")
-                if not others:
-                    rest = first
-                    continue
-                number += 1
-                yield number, first
-                rest = others.pop()
-                for line in others:
-                    number += 1
-                    yield number, line
-            if rest:
-                yield number + 1, rest
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except EOFError:
-        raise UserError(f"{path}:{number + 1}: truncated: the file ends in the middle of its data") from None
-    except zstandard.ZstdError as error:
-        raise UserError(f"{path}:{number + 1}: damaged: {error}") from None
-
-
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """The file's bytes, decompressed where it is compressed. Raises EOFError where a frame is not complete."""
-    data = file.read(READ_BYTES)
-    if not data.startswith(ZSTD_MAGIC):
-        while data:
-            yield data
-            data = file.read(READ_BYTES)
-        return
-    frame = zstandard.ZstdDecompressor().decompressobj()
-    while data:
-        yield frame.decompress(data)
-        if frame.eof:
-            data = frame.unused_data or file.read(READ_BYTES)
-            if not data:
-                return
-            frame = zstandard.ZstdDecompressor().decompressobj()
-        else:
-            data = file.read(READ_BYTES)
-    raise EOFError
-
-
 class Writer:
     """Writes a recording: compressed, unless the name ends with `.jsonl`. To be used in a `with`.
 
-    What is written goes to `PATH.part`, which replaces `path` when the `with` ends and is removed when it ends
-    by an exception: at `path` stands what was there before or a whole recording, never a part of one. The same
-    records give the same bytes. Raises UserError where the file can't be made.
+    At `path` stands what was there before or, once the `with` has ended without an exception, the whole
+    recording: see models.lines.Writer. The same records give the same bytes. Raises UserError where the file
+    can't be made.
     """
 
     def __init__(self, path: str | os.PathLike[str], header: Header) -> None:
-        self.path = Path(path)
-        self.part = self.path.with_name(self.path.name + ".part")
-        if self.path.is_dir():
-            raise UserError(f"{path}: a folder; a recording is a file")
-        try:
-            self.file: IO[bytes] = self.part.open("wb")
-        except OSError as error:
-            raise UserError(f"{self.part}: {error.strerror or error}") from None
-        self.frame = (
-            None
-            if self.path.suffix == ".jsonl"
-            else zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
-        )
+        self.lines = lines.Writer(path)
+        self.lines.write(_encode(header))
         self.records = 0
-        self.lines: list[bytes] = [_encode(header)]
-        self.size = 0
 
     def __enter__(self) -> Writer:
+        self.lines.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            with self.file:
-                if kind is None:
-                    self._flush()
-                    if self.frame is not None:
-                        self.file.write(self.frame.flush())
-            if kind is None:
-                self.part.replace(self.path)
-        finally:
-            self.part.unlink(missing_ok=True)
+        self.lines.__exit__(kind, error, trace)
 
     def write(self, record: Record) -> None:
         """Append a record. Raises OSError where the disk is full."""
-        line = _Line(timestamp=record.timestamp, partition=record.partition, offset=record.offset)
-        key, value = record.key, record.value
-        try:
-            line.key = None if key is None else key.decode()
-        except UnicodeDecodeError:
-            line.key_base64 = key or b""
-        try:
-            line.value = None if value is None else value.decode()
-        except UnicodeDecodeError:
-            line.value_base64 = value or b""
-        if record.headers:
-            line.headers = tuple([(name, _header_text(data)) for name, data in record.headers])
-        text = _encode(line)
-        self.lines.append(text)
+        self.lines.write(encode(record))
         self.records += 1
-        self.size += len(text)
-        if self.size >= WRITE_BYTES:
-            self._flush()
 
-    def _flush(self) -> None:
-        data = b"\n".join(self.lines) + b"\n" if self.lines else b""
-        self.file.write(data if self.frame is None else self.frame.compress(data))
-        self.lines.clear()
-        self.size = 0
+
+def encode(record: Record) -> bytes:
+    """The record's line."""
+    line = _Line(timestamp=record.timestamp, partition=record.partition, offset=record.offset)
+    key, value = record.key, record.value
+    try:
+        line.key = None if key is None else key.decode()
+    except UnicodeDecodeError:
+        line.key_base64 = key or b""
+    try:
+        line.value = None if value is None else value.decode()
+    except UnicodeDecodeError:
+        line.value_base64 = value or b""
+    if record.headers:
+        line.headers = tuple([(name, _header_text(data)) for name, data in record.headers])
+    return _encode(line)
 
 
 def _header_text(value: bytes | None) -> str | _Base64 | None:
@@ -272,6 +203,13 @@ def _header_text(value: bytes | None) -> str | _Base64 | None:
         return None if value is None else value.decode()
     except UnicodeDecodeError:
         return _Base64(value or b"")
+
+
+def home(record: Record, partitions: int) -> int:
+    """The record's partition among so many: its own, else where Kafka's Java client puts its key, and 0 for a null key."""
+    if record.partition is not None:
+        return record.partition
+    return partition_of(record.key, partitions) if record.key is not None else 0
 
 
 @lru_cache(maxsize=1 << 16)

@@ -188,8 +188,11 @@ def apply(state: State, event: Event, windows: Windows = WINDOWS) -> State:
         return _forget(state, event.timestamp, windows)
     if state.forgotten is not None and event.timestamp <= state.forgotten:
         return state
-    if any(event.event_id == kept.event_id for session in state.sessions for kept in session.events):
-        return state
+    event_id = event.event_id
+    for session in state.sessions:
+        for kept in session.events:
+            if kept.event_id == event_id:
+                return state
     return State(
         sessions=_insert(state.sessions, _keep(event, windows), windows),
         last=max(state.last, event.timestamp),
@@ -223,6 +226,12 @@ def _keep(event: Event, windows: Windows) -> Kept:
 def _insert(sessions: tuple[Session, ...], event: Kept, windows: Windows) -> tuple[Session, ...]:
     """Join the session within whose gap the event lies, join the two it lies between, or open one."""
     time = event.timestamp
+    if (
+        sessions
+        and 0 <= time - sessions[-1].last <= windows.gap
+        and _fits(sessions[-1].events, event, windows)
+    ):
+        return (*sessions[:-1], Session(sessions[-1].first, (*sessions[-1].events, event)))
     near = [s for s in sessions if s.first - windows.gap <= time <= s.last + windows.gap]
     older = tuple(s for s in sessions if s.last + windows.gap < time)
     newer = tuple(s for s in sessions if time < s.first - windows.gap)
@@ -230,6 +239,15 @@ def _insert(sessions: tuple[Session, ...], event: Kept, windows: Windows) -> tup
     events = [kept for session in near for kept in session.events]
     events.insert(bisect_left(events, order(event), key=order), event)
     return (*older, Session(first, _newest(events, windows)), *newer)
+
+
+def _fits(events: tuple[Kept, ...], event: Kept, windows: Windows) -> bool:
+    """Whether the event comes last and nothing must make room for it, as is so of nearly every event."""
+    return (
+        len(events) < windows.events
+        and order(events[-1]) <= order(event)
+        and (type(event) is not Shown or sum(type(kept) is Shown for kept in events) < windows.searches)
+    )
 
 
 def _newest(events: list[Kept], windows: Windows) -> tuple[Kept, ...]:

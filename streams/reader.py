@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -11,6 +11,7 @@ from streams.topics import Client, unreachable
 
 CHUNK = 5_000
 POLL_SECONDS = 0.02
+FOLLOW_SECONDS = 0.2
 SECONDS = 30.0
 
 
@@ -64,6 +65,24 @@ class Reader:
         """Raise Stopped where it was told to stop."""
         if self._stopped():
             raise Stopped
+
+    def follow(self, topic: str, positions: Sequence[int]) -> Generator[list[Message], None, None]:
+        """The records of all partitions from their positions on, as they come and without an end; empty lists while none do.
+
+        Raises OutOfRange where a partition does not have its position.
+        """
+        self._consumer.assign([TopicPartition(topic, *at) for at in enumerate(positions)])
+        while True:
+            messages = []
+            for message in self._consumer.consume(CHUNK, timeout=FOLLOW_SECONDS):
+                error = message.error()
+                if error is None:
+                    messages.append(message)
+                elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                    raise OutOfRange
+                elif error.code() != KafkaError._PARTITION_EOF and not error.retriable():
+                    raise KafkaException(error)
+            yield messages
 
     def beginning(self, topic: str, partition: int) -> int:
         """The first offset of a partition."""

@@ -6,12 +6,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from models import recording
 from models.errors import UserError
-from models.recording import partition_of
+from models.recording import home
+from streams.reader import reader
 from streams.topics import Client, describe, retention
+
+MESSAGE_BYTES = 100_000_000
+"""What the producer lets pass; how long a record may be is the topic's to say."""
+INTERRUPTED_SECONDS = 10.0
+"""Told to stop, it waits so long for the broker to take what it was handed."""
 
 
 def replay(
@@ -21,12 +27,14 @@ def replay(
     on_progress: Callable[[int], None],
     *,
     speed: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Produce the records of `path` to `topic`, with their own timestamps and partitions; how many there were.
+    """Produce the records of `path` to `topic`, with their own timestamps and partitions; how many the broker took.
 
-    `speed` is a multiple of the recorded pace; None is as fast as the broker takes them. An imported recording,
-    which knows no partitions, is partitioned as Kafka's Java client does. Raises UserError where the topic is
-    missing, has another number of partitions or does not keep everything, or the broker refuses a record.
+    `speed` is a multiple of the recorded pace; None is as fast as the broker takes them. It ends early, with
+    what it has handed over, when `stop` says so. An imported recording, which knows no partitions, is
+    partitioned as Kafka's Java client does. Raises UserError where the topic is missing, has another number of
+    partitions or does not keep everything, or the broker refuses a record.
     """
     found = describe(client, (topic,)).get(topic)
     if found is None:
@@ -39,9 +47,13 @@ def replay(
         )
     header, records = recording.read(path)
     refused: list[KafkaError] = []
+    taken = 0
 
     def on_delivery(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
+        nonlocal taken
+        if error is None:
+            taken += 1
+        else:
             refused.append(error)
 
     producer = Producer(
@@ -50,24 +62,25 @@ def replay(
             "enable.idempotence": True,
             "compression.type": "lz4",
             "linger.ms": 5,
+            "message.max.bytes": MESSAGE_BYTES,
             "log_level": 0,
         }
     )
-    started, first, done = time.monotonic(), None, 0
-    for record in records:
-        partition = record.partition
-        if partition is None:
-            partition = partition_of(record.key or b"", found.partitions)
-        elif header.partitions != found.partitions:
+    started, first = time.monotonic(), None
+    for place, record in enumerate(records, 1):
+        if record.partition is not None and header.partitions != found.partitions:
             raise UserError(
-                f"{path} was recorded from {header.partitions} partitions and {topic} has {found.partitions}"
+                f"{path} was recorded from {header.partitions} partitions and {topic} has {found.partitions}; "
+                f"make topics with `insession topics --retention forever --partitions {header.partitions}`"
             )
         if speed is not None:
             first = record.timestamp if first is None else first
-            wait = (record.timestamp - first) / 1000 / speed - (time.monotonic() - started)
-            while wait > 0:
+            due = started + (record.timestamp - first) / 1000 / speed
+            while (wait := due - time.monotonic()) > 0 and not stop():
                 producer.poll(min(wait, 0.1))
-                wait = (record.timestamp - first) / 1000 / speed - (time.monotonic() - started)
+        if stop():
+            producer.flush(INTERRUPTED_SECONDS)
+            return taken
         while True:
             try:
                 producer.produce(
@@ -75,19 +88,30 @@ def replay(
                     key=record.key,
                     value=record.value,
                     headers=list(record.headers),
-                    partition=partition,
+                    partition=home(record, found.partitions),
                     timestamp=record.timestamp,
                     on_delivery=on_delivery,
                 )
                 break
             except BufferError:
                 producer.poll(0.1)
+            except KafkaException as error:
+                raise UserError(f"record {place:,} of {path} can't be sent: {error.args[0].str()}") from None
         producer.poll(0)
         if refused:
-            raise UserError(f"the broker refused a record of {path}: {refused[0].str()}")
-        done += 1
-        on_progress(done)
-    producer.flush()
+            break
+        on_progress(place)
+    if not refused:
+        producer.flush()
     if refused:
         raise UserError(f"the broker refused a record of {path}: {refused[0].str()}")
-    return done
+    return taken
+
+
+def holds_records(client: Client, topic: str) -> bool:
+    """Whether anything is on the topic already. UserError where there is none of that name."""
+    found = describe(client, (topic,)).get(topic)
+    if found is None:
+        raise UserError(f"there is no topic {topic}; make it with `insession topics --retention forever`")
+    with reader(client) as source:
+        return any(source.any(topic, number) for number in range(found.partitions))

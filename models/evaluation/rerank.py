@@ -17,15 +17,12 @@ from models import rank as rank_
 from models.bundle import Bundle
 from models.evaluation import baselines, confidence, mean_rank, mrr
 from models.events import Booking, Click, Event, EventError, Search, decode
-from models.partition import Partition
+from models.offline import BATCH, Offline, placed
 from models.rank import Candidate
-from models.recording import Record, partition_of, read
+from models.recording import Record, read
 from models.sessions import UserEmbedding
-from models.states import Memory
 
 Targets = ("all", "seen", "unseen")
-BATCH = 1_000
-"""Records between two flushes; any number gives the same rankings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +56,12 @@ class Scored:
 def records(path: str | PathLike[str]) -> Iterator[tuple[int, Record, Event | None]]:
     """The records of a recording with their partitions and their events; None where one is unreadable."""
     header, recorded = read(path)
-    for record in recorded:
-        number = record.partition
-        if number is None:
-            number = partition_of(record.key, header.partitions) if record.key is not None else 0
+    for record in placed(recorded, header.partitions):
         try:
             event = decode(record.value, record.key)
         except EventError:
             event = None
-        yield number, record, event
+        yield record.partition or 0, record, event
 
 
 def choices(
@@ -80,27 +74,19 @@ def choices(
 ) -> Iterator[Choice]:
     """The searches of a recording whose choice is known, dated `since` <= timestamp < `until` (ms)."""
     chosen = _chosen(path, until)
-    partitions: dict[int, Partition] = {}
-    states: dict[int, Memory] = {}
-    offsets: dict[int, int] = {}
+    offline = Offline(bundle, lambda number, changes: None)
     for place, (number, record, event) in enumerate(records(path)):
         if place % BATCH == 0:
             on_progress(place)
-            for at, partition in partitions.items():
-                _settle(partition, states[at])
+            offline.flush()
         if event is not None and not _within(event.timestamp, until):
             continue
-        if number not in partitions:
-            states[number] = Memory()
-            partitions[number] = Partition(number, bundle=bundle, states=states[number])
-        partition = partitions[number]
         if isinstance(event, Search) and event.timestamp >= since:
             listing = chosen.pop((event.user_id, event.search_id or event.event_id), None)
             if listing is not None and any(result.listing_id == listing for result in event.results):
-                yield _choice(event, place, listing, partition.embedding(event.user_id))
-        offset = record.offset if record.offset is not None else offsets.get(number, 0)
-        offsets[number] = offset + 1
-        partition.apply(offset, record.timestamp, record.key, record.value)
+                user = offline.partition(number).embedding(event.user_id)
+                yield _choice(event, place, listing, user)
+        offline.apply(record)
 
 
 def _within(timestamp: int, until: int | None) -> bool:
@@ -114,14 +100,6 @@ def _chosen(path: str | PathLike[str], until: int | None) -> dict[tuple[str, str
         if isinstance(event, Click | Booking) and event.search_id and _within(event.timestamp, until):
             chosen.setdefault((event.user_id, event.search_id), event.listing_id)
     return chosen
-
-
-def _settle(partition: Partition, states: Memory) -> None:
-    more = True
-    while more:
-        changes = partition.flush()
-        states.write(changes.store)
-        more = changes.more
 
 
 def _choice(search: Search, place: int, listing: str, user: UserEmbedding | None) -> Choice:
