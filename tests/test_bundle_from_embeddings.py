@@ -156,10 +156,12 @@ def test_the_command_makes_a_bundle_that_ranks_and_says_how_many_matched(tmp_pat
     assert str(tmp_path / "b" / made.name) in said
 
 
-def test_none_matched_is_said_aloud(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["listing_id\nRED\n", "listing_id\n"])
+def test_where_no_embedding_matches_nothing_is_written(tmp_path: Path, content: str) -> None:
     embeddings = text(tmp_path / "v.txt", WORD2VEC)
-    listings = text(tmp_path / "l.csv", "listing_id\nRED\n")
-    result = CliRunner().invoke(
-        command, ["--embeddings", str(embeddings), "--listings", str(listings), "--out", str(tmp_path / "b")]
-    )
-    assert "none matched" in result.stderr
+    listings = text(tmp_path / "l.csv", content)
+    arguments = ["--embeddings", embeddings, "--listings", listings, "--out", tmp_path / "b"]
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert isinstance(result.exception, UserError)
+    assert str(listings) in str(result.exception)
+    assert not (tmp_path / "b").exists()
