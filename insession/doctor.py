@@ -85,7 +85,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     try:
         cluster = topics.cluster_id(settings.client)
         yield Finding(what="broker", ok=True, found=f"cluster {cluster} at {settings.bootstrap}")
-        for finding in topics.check(settings.client, settings.topics):
+        for finding in topics.check(topics.describe(settings.client, settings.topics.all), settings.topics):
             todo = "" if finding.ok else finding.says
             yield Finding(what=f"topic {finding.topic}", ok=finding.ok, found=finding.says, todo=todo)
     except UserError as error:

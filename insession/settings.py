@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import UserError
-from models.topics import Topics
+from models.topics import PARTITIONS, Topics
 
 PREFIX = "INSESSION_"
 
@@ -32,7 +32,9 @@ class Settings(BaseSettings):
     topic_prefix: str = Field(
         default="", pattern=r"^[a-zA-Z0-9._-]*$", description="what the names of the topics begin with"
     )
-    partitions: int = Field(default=4, ge=1, le=10_000, description="partitions of topics that are made")
+    partitions: int = Field(
+        default=PARTITIONS, ge=1, le=10_000, description="partitions of topics that are made"
+    )
     replication: int = Field(default=1, ge=1, le=15, description="replicas of topics that are made")
     application: str = Field(
         default="insession",

@@ -19,11 +19,12 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from models.errors import no_broker
 from models.events import Version
 from models.states import Checkpoint, history_key, user_key
 from models.store import Store, following
 from models.topics import CHECKPOINT_KEY, Topics
-from serving.cluster import Asking, Away, Client, Found, look
+from serving.cluster import Asking, Away, Client, Found, Silent, look
 from serving.metrics import Metrics
 from serving.states import States
 
@@ -32,6 +33,8 @@ LOOK_SECONDS = 5.0
 """Between two looks at the topics' ids and ends."""
 AGAIN_SECONDS = 1.0
 """Before a cluster that does not answer is asked again."""
+
+NOT_ASKED = "has not asked the brokers yet"
 
 _STANDING = b"m"
 _PLACES = b"o"
@@ -65,7 +68,7 @@ class Status:
 
     caught_up: bool = False
     """All that stood on the topics at the start has been read."""
-    problem: str = "has not asked the brokers yet"
+    problem: str = NOT_ASKED
     """Why nothing can be followed now; empty where it can."""
     behind: int | None = None
     seen: int | None = None
@@ -140,11 +143,11 @@ class Follower:
         while not self._stopping.is_set():
             try:
                 admin = AdminClient(self._quiet)
-                found = look(admin, tuple(self._keys))
+                found = look(admin, self._topics)
                 self._check(found)
                 self._follow(admin, found)
             except Away as error:
-                self._trouble(str(error))
+                self._trouble(error)
                 self._stopping.wait(AGAIN_SECONDS)
             except _Again:
                 continue
@@ -154,14 +157,15 @@ class Follower:
             except Exception:
                 # Nobody restarts this thread, and the sidecar should answer from what it has: try again, slowly.
                 log.exception("following failed")
-                self._trouble("following failed; see the log")
+                self._trouble(Away("following failed; see the log"))
                 self._stopping.wait(AGAIN_SECONDS)
 
-    def _trouble(self, problem: str) -> None:
-        where = self._quiet["bootstrap.servers"]
-        if not self.status.problem.startswith("can't follow"):
-            log.warning("can't follow the topics at %s: %s", where, problem)
-        self.status.problem = f"can't follow the topics at {where}: {problem}"
+    def _trouble(self, error: Away) -> None:
+        where, why = self._quiet["bootstrap.servers"], str(error)
+        problem = no_broker(where, why) if isinstance(error, Silent) else f"{where}: {why}"
+        if self.status.problem in ("", NOT_ASKED):
+            log.warning("can't follow the topics: %s", problem)
+        self.status.problem = f"can't follow the topics: {problem}"
 
     def _check(self, found: Found) -> None:
         """Raise _FromNothing unless the store's positions mean something on these topics."""
@@ -246,7 +250,7 @@ class Follower:
         try:
             same, ends = asking.same(), asking.ends()
         except Away as error:
-            self._trouble(str(error))
+            self._trouble(error)
             return {}
         if not same:
             raise _Again

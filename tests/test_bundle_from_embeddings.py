@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from insession import train
 from insession.bundle import command
 from models import bundle
 from models.errors import UserError
@@ -154,6 +156,13 @@ def test_the_command_makes_a_bundle_that_ranks_and_says_how_many_matched(tmp_pat
     said = CliRunner().invoke(command, arguments).stdout
     assert "2 of 3 embeddings are of a listing in the listings file; 1 of its 3 listings" in said
     assert str(tmp_path / "b" / made.name) in said
+
+
+@pytest.mark.parametrize("made_by", [command, train.command])
+def test_more_threads_than_any_machine_has_use_for_are_refused(made_by: click.Command) -> None:
+    result = CliRunner().invoke(made_by, ["--threads", "100000"])
+    assert result.exit_code == 2
+    assert "100000 is not in the range 1<=x<=256" in result.stderr
 
 
 @pytest.mark.parametrize("content", ["listing_id\nRED\n", "listing_id\n"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from insession.online import Producing, running
-from insession.processes import Process, insession
+from insession.processes import COMMAND, Process, insession
 from insession.sidecar import Sidecar
 from models import bundle
 from models.errors import UserError
@@ -28,7 +29,7 @@ from models.recording import Header, Record, Writer, partition_of, read
 from models.states import Memory, decode_embedding
 from models.topics import CHECKPOINT_KEY, Topics
 from serving.api import RankRequest, RankResponse
-from streams import record, replay, topics
+from streams import broker, record, replay, topics
 from streams.broker import Broker
 from streams.reader import reader
 from streams.topics import Client
@@ -283,6 +284,52 @@ def test_outputs_with_other_partitions_are_refused(any_broker: Broker) -> None:
     topics.ensure(client, names, partitions=3)
     with pytest.raises(UserError, match="must be equal"):
         topics.require(client, names)
+
+
+def test_topics_that_differ_from_what_is_asked_for_are_not_ok(any_broker: Broker) -> None:
+    client: Client = {"bootstrap.servers": any_broker.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    missing = topics.check(topics.describe(client, names.all), names)
+    assert [finding.ok for finding in missing] == [False] * len(names.all)
+    assert f"`insession topics --topic-prefix {names.prefix}`" in missing[0].says
+    with pytest.raises(UserError, match=f"{names.clicks} is missing"):
+        topics.require(client, names)
+    made = topics.ensure(client, names, partitions=2)
+    assert [(finding.topic, finding.ok) for finding in made] == [(name, True) for name in names.all]
+    assert all(finding.ok for finding in topics.ensure(client, names))
+    other = {finding.topic: finding for finding in topics.ensure(client, names, partitions=8)}
+    assert {name for name in names.all if not other[name].ok} == {names.clicks, *names.outputs}
+    assert "has 2 partitions, not the 8 asked for" in other[names.clicks].says
+    found = topics.describe(client, names.all)
+    assert "retention.ms" in found[names.clicks].settings
+    kept = {finding.topic for finding in topics.check(found, names, retention_ms=-1) if not finding.ok}
+    assert kept == {names.clicks, names.sessions, names.dead_letters}
+
+
+def test_the_command_takes_flag_and_environment_for_asked(embedded: Broker) -> None:
+    prefix = f"test-{secrets.token_hex(4)}-"
+    flags = ["topics", "--bootstrap", embedded.bootstrap, "--topic-prefix", prefix]
+
+    def says(*more: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
+        command = [*COMMAND, *flags, *more]
+        env = {**os.environ, **(environment or {})}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
+        return done.returncode, done.stdout
+
+    assert says("--partitions", "2")[0] == 0
+    assert says()[0] == 0
+    for asked in (says("--partitions", "8"), says("--check", environment={"INSESSION_PARTITIONS": "8"})):
+        assert asked[0] == 1
+        assert "not the 8 asked for" in asked[1]
+    code, said = says("--retention", "forever")
+    assert code == 1
+    assert "retention.ms=604800000, must have -1; set it with kafka-configs" in said
+
+
+def test_a_broker_does_not_start_on_a_port_that_is_taken(embedded: Broker) -> None:
+    port = int(embedded.bootstrap.rpartition(":")[2])
+    with pytest.raises(UserError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
+        broker.embedded(port).__enter__()
 
 
 @pytest.mark.kafka

@@ -21,7 +21,9 @@ def test_a_time_is_a_date_or_milliseconds(said: str, milliseconds: int) -> None:
     assert Time().convert(said, None, None) == milliseconds
 
 
-@pytest.mark.parametrize("said", ["9999999999999999999", "253402300800000", "1960-01-01", "9" * 5_000, "soon"])
+@pytest.mark.parametrize(
+    "said", ["9999999999999999999", "253402300800000", "1960-01-01", "9" * 5_000, "soon"]
+)
 def test_what_no_event_could_be_dated_is_refused(said: str) -> None:
     with pytest.raises(click.BadParameter):
         Time().convert(said, None, None)
