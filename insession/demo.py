@@ -221,8 +221,7 @@ def _ranked(
     answer = sidecar.rank(
         RankRequest(
             user_id=search.user_id,
-            candidates=tuple(Candidate(result.listing_id, price=result.price) for result in search.results),
-            market=search.market,
+            candidates=tuple(Candidate(result.listing_id) for result in search.results),
             timestamp=search.timestamp,
             partition=partition,
             min_offset=offset,

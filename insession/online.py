@@ -141,7 +141,6 @@ def _ask(sidecar: Sidecar, producing: Producing, one: Scored) -> Difference | No
         RankRequest(
             user_id=search.user_id,
             candidates=tuple(choice.candidates),
-            market=search.market,
             timestamp=search.timestamp,
             partition=last[0] if last else None,
             min_offset=last[1] if last else None,

@@ -127,7 +127,7 @@ def _settle(partition: Partition, states: Memory) -> None:
 def _choice(search: Search, place: int, listing: str, user: UserEmbedding | None) -> Choice:
     """The caller's order is by `caller_position` where the search was re-ranked, and as shown where not."""
     results = sorted(search.results, key=lambda result: result.caller_position or result.position)
-    candidates = [Candidate(result.listing_id, result.caller_score, result.price) for result in results]
+    candidates = [Candidate(result.listing_id, result.caller_score) for result in results]
     chosen = next(index for index, result in enumerate(results) if result.listing_id == listing)
     return Choice(search, place, candidates, [result.position for result in results], chosen, user)
 
@@ -136,7 +136,7 @@ def rerank(choice: Choice, bundle: Bundle) -> Scored:
     """The choice with the list as shown, the most recently seen first, and ours."""
     search, user = choice.search, choice.user
     session = rank_.active(user, search.timestamp) if user is not None else None
-    ranked = rank_.rank(bundle, user, choice.candidates, timestamp=search.timestamp, market=search.market)
+    ranked = rank_.rank(bundle, user, choice.candidates, timestamp=search.timestamp)
     return Scored(
         choice,
         choice.candidates[choice.chosen].listing_id in baselines.acted_on(session),
