@@ -13,6 +13,7 @@ import numpy as np
 from insession.broker import kafka_home
 from insession.online import compare
 from insession.progress import Progress
+from insession.settings import load
 from insession.times import Time, text
 from models import bundle as bundle_
 from models.errors import UserError
@@ -89,6 +90,7 @@ def rerank(
         raise click.UsageError(
             "--bootstrap names a broker that runs, --kafka-home one to start: give one of them"
         )
+    load(bootstrap=bootstrap)
     bundle = bundle_.load(bundle_path)
     with Progress(f"ranking {recording.name}", unit="records") as progress:
         choices = rerank_.choices(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +32,7 @@ class Process:
 
 
 @contextmanager
-def insession(
-    *arguments: str, ready: str, log: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[Process]:
+def insession(*arguments: str, ready: str, log: Path) -> Iterator[Process]:
     """Run `insession ARGUMENTS` until the end of the `with`, from when it prints a line that begins with `ready`.
 
     It runs in a session of its own, so that Ctrl-C reaches it only through us. UserError where it ends before,
@@ -49,7 +46,6 @@ def insession(
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
-            env={**os.environ, **(environment or {})},
         )
     try:
         yield Process(name, _wait(popen, name, ready, log), popen, log)

@@ -15,6 +15,8 @@ from models.errors import UserError
 from models.topics import PARTITIONS, Topics
 
 PREFIX = "INSESSION_"
+ADDRESS = r"([^\s:,\[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}"
+"""host:port, and [::1]:port."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,11 +28,13 @@ class Settings(BaseSettings):
 
     bootstrap: str = Field(
         default="127.0.0.1:9092",
-        pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$",
+        pattern=rf"^{ADDRESS}(,{ADDRESS})*$",
         description="Kafka brokers, host:port, several with commas",
     )
     topic_prefix: str = Field(
-        default="", pattern=r"^[a-zA-Z0-9._-]*$", description="what the names of the topics begin with"
+        default="",
+        pattern=r"^[a-zA-Z0-9._-]*$",
+        description="what the names of the topics begin with, of a-z, A-Z, 0-9, `.`, `_` and `-`",
     )
     partitions: int = Field(
         default=PARTITIONS, ge=1, le=10_000, description="partitions of topics that are made"
@@ -39,7 +43,7 @@ class Settings(BaseSettings):
     application: str = Field(
         default="insession",
         pattern=r"^[a-zA-Z0-9._-]+$",
-        description="names the group and transactions of workers that share the work",
+        description="names the group and transactions of workers that share the work, of a-z, A-Z, 0-9, `.`, `_` and `-`",
     )
     state: Path = Field(
         default=Path(".insession"), description="folder for what processes keep on disk; it may be lost"
@@ -73,8 +77,11 @@ def load(**given: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
+        # A pattern says nothing to a person; the description says what it means.
+        patterned = first["type"] == "string_pattern_mismatch"
+        says = Settings.model_fields[name].description if patterned else first["msg"]
         raise UserError(
-            f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {first['msg']}; got {first['input']!r}"
+            f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {says}; got {first['input']!r}"
         ) from None
 
 

@@ -39,7 +39,7 @@ def run(
     loaded = bundles.load(bundle)
     loaded.index  # noqa: B018 -- read now, not within the first request that needs it
     gc.freeze()  # what is loaded now stays: collections need not look at it again
-    listening = _listen(host, port)
+    listening = listen(host, port)
     with contextlib.closing(Store(state)) as store:
         metrics = Metrics(loaded.name)
         ranking = Ranking(loaded, States(store.get))
@@ -88,7 +88,7 @@ async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
     await serving
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket bound to the address. UserError where that can't be had."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

@@ -149,7 +149,7 @@ def test_the_command_makes_a_bundle_that_ranks_and_says_how_many_matched(tmp_pat
     assert made.listings.ids == ["7", "dark blue", "green", "red"]
     assert made.vectors.any(axis=1).tolist() == [True, True, False, True]
     assert made.listings.market(3) == "Rio"
-    assert not made.ranker.learned
+    assert made.manifest.training.ranker == "default"
     user = user_in(made, act(0, "7"))
     ranked = rank(made, user, [Candidate("green"), Candidate("red")], timestamp=START + 1)
     assert ranked.order == [1, 0]

@@ -143,7 +143,7 @@ def test_the_example_recording_can_be_read(tmp_path: Path) -> None:
     assert header.partitions == 4
     assert first.key == second.key == b"ada"
     assert second.value == b"\xff\xfe"
-    for type_ in (recording.Header, recording._Line):
+    for type_ in (recording.Header, recording.Line):
         assert all(f"`{field}`" in text for field in type_.__struct_fields__)
 
 

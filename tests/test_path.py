@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,8 +18,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from insession.online import Producing, running
+from insession.online import Producing
 from insession.processes import COMMAND, Process, insession
+from insession.running import running
 from insession.sidecar import Sidecar
 from models import bundle
 from models.errors import UserError
@@ -213,11 +215,9 @@ def test_what_is_published_is_what_offline_gives_whenever_the_worker_is_killed(
 
 
 def test_a_click_changes_the_next_ranking(any_broker: Broker, bundles: Path) -> None:
-    with running(bundles, bootstrap=any_broker.bootstrap, kafka_home=None, partitions=PARTITIONS) as (
-        client,
-        names,
-        sidecar,
-    ):
+    prefix = f"test-{secrets.token_hex(4)}-"
+    ours = running(bundles, bootstrap=any_broker.bootstrap, prefix=prefix, partitions=PARTITIONS)
+    with ours as (client, names, sidecar):
         candidates = tuple(Candidate(f"l{number}") for number in range(20))
         request = RankRequest(user_id="ann", candidates=candidates, deadline_ms=10_000)
         before = sidecar.rank(request)
@@ -408,6 +408,16 @@ def test_the_demo_ends_with_a_table_and_leaves_nothing_running(kind: str) -> Non
     assert report["reranked"]["mrr"] > report["own_order"]["mrr"]
     left = subprocess.run(["pgrep", "-f", "insession-demo-"], capture_output=True, check=False)
     assert left.stdout == b""
+
+
+def test_the_demo_notices_a_taken_port_before_it_works_for_a_minute() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [*COMMAND, "demo", "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"insession: can't listen on 127.0.0.1:{port}: Address already in use")
+    assert done.stderr.count("\n") == 1
 
 
 def test_no_sidecar_is_a_clear_error() -> None:

@@ -15,7 +15,8 @@ import numpy as np
 
 from models import rank as rank_
 from models.bundle import Bundle
-from models.evaluation import baselines, confidence, mean_rank, mrr
+from models.evaluation import baselines, confidence, mrr
+from models.evaluation.ranks import rank_of
 from models.events import Booking, Click, Event, EventError, Search, decode
 from models.partition import Partition
 from models.rank import Candidate
@@ -157,7 +158,7 @@ def report(scored: Sequence[Scored], random: np.random.Generator) -> dict[str, A
             chosen = [one for one in scored if targets == "all" or one.seen is (targets == "seen")]
             row: dict[str, Any] = {"name": name, "targets": targets, "n": len(chosen)}
             if chosen:
-                ranks = [mean_rank.rank_of(one.choice.chosen, one.orders[name]) for one in chosen]
+                ranks = [rank_of(one.choice.chosen, one.orders[name]) for one in chosen]
                 users = [one.choice.search.user_id for one in chosen]
                 reciprocal = mrr.reciprocal(ranks)
                 row["mrr"] = float(reciprocal.mean())
