@@ -91,9 +91,8 @@ def command(
     """
     if as_json and not headless:
         raise click.UsageError("--json goes with --headless")
-    # Both, SIGINT too: a shell that starts this in the background has told it to ignore that one.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
+    # A shell that starts this in the background has told it to ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if not headless:
             listen("127.0.0.1", port).close()  # Said before the minute of work, not after it.

@@ -53,5 +53,6 @@ def command(settings: Settings, check: bool, retention: str | None, as_json: boo
         click.echo(msgspec.json.encode(findings))
     else:
         for finding in findings:
-            click.echo(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.topic}  {finding.says}")
+            todo = f"; {finding.todo}" if finding.todo else ""
+            click.echo(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.topic} {finding.says}{todo}")
     sys.exit(0 if all(finding.ok for finding in findings) else 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
 
 import msgspec
 from confluent_kafka import KafkaException, TopicCollection
@@ -28,11 +30,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """Something about a topic: whether it is as it must be, and what to do where it is not."""
+    """What a topic is like, whether that is as it must be, and what to do where it is not."""
 
     topic: str
     ok: bool
     says: str
+    todo: str = ""
 
 
 def cluster_id(client: Client) -> str:
@@ -53,25 +56,35 @@ def describe(client: Client, names: tuple[str, ...]) -> dict[str, Found]:
     """Those of the topics that exist. UserError where no broker answers."""
     admin = AdminClient({**client, "log_level": 0})
     try:
-        there = admin.list_topics(timeout=SECONDS).topics
-        present = [name for name in names if name in there and there[name].error is None]
-        if not present:
+        # Futures throughout: Ctrl-C ends waiting for them, and does not end waiting inside the library.
+        asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=SECONDS)
+        described = {name: topic for name, future in asked.items() if (topic := _present(future))}
+        if not described:
             return {}
-        described = admin.describe_topics(TopicCollection(present), request_timeout=SECONDS)
-        resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in described]
         configured = admin.describe_configs(resources, request_timeout=SECONDS)
         settings = {resource.name: future.result() for resource, future in configured.items()}
         return {
             name: Found(
                 name=name,
-                id=str(future.result().topic_id),
-                partitions=len(future.result().partitions),
+                id=str(topic.topic_id),
+                partitions=len(topic.partitions),
                 settings={key: str(entry.value) for key, entry in settings[name].items()},
             )
-            for name, future in described.items()
+            for name, topic in described.items()
         }
     except KafkaException as error:
         raise unreachable(client, error) from None
+
+
+def _present(future: Future[Any]) -> Any | None:
+    """The topic's description; None where the broker has none for us. Raises KafkaException where no broker answers."""
+    try:
+        return future.result()
+    except KafkaException as error:
+        if error.args[0].code() < 0:  # the library's own; the brokers' are positive
+            raise
+        return None
 
 
 def ensure(
@@ -126,45 +139,50 @@ def check(
     for name in topics.all:
         topic = found.get(name)
         if topic is None:
-            findings.append(Finding(topic=name, ok=False, says=f"is missing; make it with `{topics.making}`"))
+            findings.append(
+                Finding(topic=name, ok=False, says="is missing", todo=f"make it with `{topics.making}`")
+            )
             continue
-        wrong = (
-            _partitions(topic, topics, found.get(topics.clicks), partitions)
-            if name != topics.listings
-            else ""
-        ) or _setting(topic, topics.settings(name, retention_ms=retention_ms or -1), retention_ms)
-        findings.append(Finding(topic=name, ok=not wrong, says=wrong or f"{topic.partitions} partitions"))
+        wrong = None
+        if name != topics.listings:
+            wrong = _partitions(topic, topics, found.get(topics.clicks), partitions)
+        wrong = wrong or _setting(topic, topics.settings(name, retention_ms=retention_ms or -1), retention_ms)
+        findings.append(wrong or Finding(topic=name, ok=True, says=f"has {topic.partitions} partitions"))
     return findings
 
 
-def _partitions(topic: Found, topics: Topics, clicks: Found | None, asked: int | None) -> str:
-    """What is wrong with the number of partitions of `clicks` or an output; empty where nothing is."""
+def _partitions(topic: Found, topics: Topics, clicks: Found | None, asked: int | None) -> Finding | None:
+    """What is wrong with the number of partitions of `clicks` or an output."""
     if clicks is not None and topic.partitions != clicks.partitions:
-        return (
-            f"has {topic.partitions} partitions and {topics.clicks} has {clicks.partitions}: they must be "
-            "equal, and can't be changed while there are states; delete the output topics, or use another "
-            "--topic-prefix, and begin afresh"
-        )
-    if asked is not None and topic.partitions != asked:
-        return (
-            f"has {topic.partitions} partitions, not the {asked} asked for: they can't be changed while there are "
-            "states; delete the topics, or use another --topic-prefix, and begin afresh"
-        )
-    return ""
+        says = f"and {topics.clicks} has {clicks.partitions}: they must be equal"
+        which = "the output topics"
+    elif asked is not None and topic.partitions != asked:
+        says, which = f"not the {asked} asked for", "the topics"
+    else:
+        return None
+    return Finding(
+        topic=topic.name,
+        ok=False,
+        says=f"has {topic.partitions} partitions, {says}",
+        todo=f"they can't be changed while there are states: delete {which}, or use another --topic-prefix, and "
+        "begin afresh",
+    )
 
 
-def _setting(topic: Found, settings: Mapping[str, str], retention_ms: int | None) -> str:
-    """What is wrong with the topic's settings; empty where nothing is."""
+def _setting(topic: Found, settings: Mapping[str, str], retention_ms: int | None) -> Finding | None:
+    """What is wrong with the topic's settings."""
     for key, value in settings.items():
         # Retention is the user's to choose, and a broker that does not tell a setting can't be asked of it.
         if (key == "retention.ms" and retention_ms is None) or key not in topic.settings:
             continue
         if topic.settings[key] != value:
-            return (
-                f"has {key}={topic.settings[key]}, must have {value}; set it with kafka-configs "
-                f"--alter --topic {topic.name} --add-config {key}={value}"
+            return Finding(
+                topic=topic.name,
+                ok=False,
+                says=f"has {key}={topic.settings[key]}, must have {value}",
+                todo=f"set it with kafka-configs --alter --topic {topic.name} --add-config {key}={value}",
             )
-    return ""
+    return None
 
 
 def delete(client: Client, topics: Topics) -> None:
@@ -184,7 +202,7 @@ def require(client: Client, topics: Topics) -> dict[str, Found]:
     found = describe(client, topics.all)
     for finding in check(found, topics):
         if not finding.ok:
-            raise UserError(f"the topic {finding.topic} {finding.says}")
+            raise UserError(f"the topic {finding.topic} {finding.says}; {finding.todo}")
     return found
 
 

@@ -291,7 +291,7 @@ def test_topics_that_differ_from_what_is_asked_for_are_not_ok(any_broker: Broker
     names = Topics(f"test-{secrets.token_hex(4)}-")
     missing = topics.check(topics.describe(client, names.all), names)
     assert [finding.ok for finding in missing] == [False] * len(names.all)
-    assert f"`insession topics --topic-prefix {names.prefix}`" in missing[0].says
+    assert f"`insession topics --topic-prefix {names.prefix}`" in missing[0].todo
     with pytest.raises(UserError, match=f"{names.clicks} is missing"):
         topics.require(client, names)
     made = topics.ensure(client, names, partitions=2)
