@@ -43,7 +43,10 @@ def command(settings: Settings, as_json: bool) -> None:
 
     \b
     Example:
-      insession doctor --bootstrap 127.0.0.1:9092 --bundle bundles
+      insession import marketplace --visits 300 --out sim.jsonl.zst
+      insession train sim.jsonl.zst --listings sim.listings.jsonl --out bundles
+      insession topics
+      insession doctor --bundle bundles --state .insession
     """
     findings = [*_versions(), _compression(), *_broker(settings), _bundle(settings), _port(settings)]
     findings.append(_state(settings))

@@ -30,7 +30,9 @@ def command() -> None:
 
     \b
     Example:
-      insession evaluate rerank sim.jsonl.zst --bundle bundles
+      insession import marketplace --visits 300 --out sim.jsonl.zst
+      insession train sim.jsonl.zst --until 2024-12-30T03:00 --out bundles
+      insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-30T03:00
     """
 
 
@@ -80,9 +82,9 @@ def rerank(
 
     \b
     Example:
-      insession import marketplace --visits 2000 --out sim.jsonl.zst
-      insession train sim.jsonl.zst --until 2024-12-30T10:00 --out bundles
-      insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-30T10:00
+      insession import marketplace --visits 300 --out sim.jsonl.zst
+      insession train sim.jsonl.zst --until 2024-12-30T03:00 --out bundles
+      insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-30T03:00
     """
     if (bootstrap or kafka_home) and not online:
         raise click.UsageError("--bootstrap and --kafka-home go with --online")

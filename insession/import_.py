@@ -85,7 +85,7 @@ def command(
 
     \b
     Example:
-      insession import marketplace --visits 2000 --seed 1 --out sim.jsonl.zst
+      insession import marketplace --visits 300 --seed 1 --out sim.jsonl.zst
     """
     _check(format_, files)
     if not all(path.name for path in (out, listings_out) if path is not None):

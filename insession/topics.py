@@ -31,7 +31,7 @@ def command(settings: Settings, check: bool, retention: str | None, as_json: boo
 
     \b
     Example:
-      insession topics --bootstrap 127.0.0.1:9092 --partitions 4
+      insession topics --partitions 4
     """
     client, names = settings.client, settings.topics
     partitions = settings.partitions if "partitions" in settings.model_fields_set else None

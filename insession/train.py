@@ -66,7 +66,7 @@ def command(
 
     \b
     Example:
-      insession import marketplace --visits 2000 --out sim.jsonl.zst
+      insession import marketplace --visits 300 --out sim.jsonl.zst
       insession train sim.jsonl.zst --listings sim.listings.jsonl --out bundles
     """
     from models.training import listing_files, pipeline

@@ -110,10 +110,10 @@ def kafka(home: Path, port: int | None = None, data: Path | None = None) -> Iter
     java = shutil.which("java")
     if java is None:
         raise UserError("Apache Kafka needs Java 17 or later: no `java` on the PATH")
+    port = _free(port)
     with tempfile.TemporaryDirectory(prefix="insession-kafka-") as folder:
         place = data or Path(folder)
         place.mkdir(parents=True, exist_ok=True)
-        port = _free(port)
         properties = place / "server.properties"
         logs = place / "log"
         properties.write_text(

@@ -48,6 +48,14 @@ def verbs(command: click.Command = group, name: str = "insession") -> Iterator[t
 VERBS = dict(verbs())
 
 
+def example(verb: str) -> list[str]:
+    """The lines of the example at the end of the verb's help."""
+    command = VERBS.get(verb) or group.get_command(click.Context(group), verb.removeprefix("insession "))
+    assert command is not None
+    _, says = (command.help or "").split("Example:")
+    return [line.strip() for line in says.strip().splitlines()]
+
+
 def sections(page: str) -> dict[str, str]:
     """The text under each heading of the second rank."""
     text = (contracts.DOCS / page).read_text(encoding="utf-8")
@@ -70,13 +78,12 @@ def test_every_option_of_every_verb_is_described(verb: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_help_ends_with_an_example(verb: str) -> None:
-    says = VERBS[verb].help or ""
-    *_, example = says.split("Example:")
-    assert example != says
-    lines = [line.strip() for line in example.strip().splitlines()]
+@pytest.mark.parametrize("verb", [*VERBS, "insession evaluate"])
+def test_every_help_ends_with_an_example_which_the_docs_show(verb: str) -> None:
+    lines = example(verb)
     assert lines[-1].startswith(verb), lines
+    [shown] = blocks(sections("commands.md")[verb], "")
+    assert shown.splitlines() == lines
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -326,10 +326,12 @@ def test_the_command_takes_flag_and_environment_for_asked(embedded: Broker) -> N
     assert "retention.ms=604800000, must have -1; set it with kafka-configs" in said
 
 
-def test_a_broker_does_not_start_on_a_port_that_is_taken(embedded: Broker) -> None:
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def test_a_broker_does_not_start_on_a_port_that_is_taken(embedded: Broker, kind: str) -> None:
     port = int(embedded.bootstrap.rpartition(":")[2])
+    home = kafka_home() if kind == "kafka" else None
     with pytest.raises(UserError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
-        broker.embedded(port).__enter__()
+        broker.run(home, port).__enter__()
 
 
 @pytest.mark.kafka
