@@ -58,7 +58,8 @@ def test_all_is_well_beside_a_sidecar_that_runs(embedded: Broker, tmp_path: Path
     assert found["compression"]["found"] == "reads lz4, snappy, zstd"
 
 
-def test_what_is_missing_is_said_once(tmp_path: Path) -> None:
+def test_what_is_missing_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics, "SECONDS", 0.5)
     (tmp_path / "file").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
