@@ -10,6 +10,7 @@ INSTALLED := .venv/installed
 
 help:
 	@echo "make demo         the demonstration: a simulated marketplace, broker, worker, sidecar and a page; Ctrl-C ends it"
+	@echo "make demo PORT=8081   the same with the page on another port than 8080"
 	@echo "make demo HEADLESS=1   the same without a person: plays 300 visits and prints a table"
 	@echo "make install      .venv with everything"
 	@echo "make test         the tests"
@@ -30,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	$(BIN)/insession demo $(if $(HEADLESS),--headless)
+	$(BIN)/insession demo $(if $(HEADLESS),--headless) $(if $(PORT),--port $(PORT))
 
 test: install
 	$(BIN)/python -m pytest

@@ -29,7 +29,7 @@ def command(port: int, kafka_home: Path | None, data: Path | None) -> None:
 
     \b
     Example:
-      insession broker --port 9092
+      insession broker --port 0
     """
     if data is not None and kafka_home is None:
         raise click.UsageError("--data is for Apache Kafka: give --kafka-home too")

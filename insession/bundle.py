@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from insession.train import threads_option
 from models import bundle as bundle_
+from models.errors import UserError
 
 
 @click.command("bundle")
@@ -26,13 +28,7 @@ from models import bundle as bundle_
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The folder of bundles to add to."
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="With one, the same bytes each time.",
-)
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(embeddings: Path, listings: Path, out: Path, threads: int, as_json: bool) -> None:
     """Make a bundle of embeddings you already have, add it to a folder of bundles and make it the current one.
@@ -50,6 +46,11 @@ def command(embeddings: Path, listings: Path, out: Path, threads: int, as_json: 
     ids, vectors = embedding_files.read_embeddings(embeddings)
     known = listing_files.read_listings(listings)
     made, matched = embedding_files.bundle(ids, vectors, known)
+    if not matched:
+        raise UserError(
+            f"none of the {len(ids):,} embeddings in {embeddings} is of one of the {len(known):,} listings in"
+            f" {listings}: are these the same ids? Nothing is written"
+        )
     path = bundle_.write(out, made, threads=threads)
     report = {
         "bundle": path.name,
@@ -68,5 +69,3 @@ def command(embeddings: Path, listings: Path, out: Path, threads: int, as_json: 
         f"  {matched:,} of {len(ids):,} embeddings are of a listing in the listings file;"
         f" {len(known) - matched:,} of its {len(known):,} listings have no embedding"
     )
-    if not matched:
-        click.echo("  none matched: are these the same ids?", err=True)

@@ -12,7 +12,7 @@ from models.bundle import Manifest
 from models.events import Event
 from models.history import ClosedSession, History
 from models.listings import Listing
-from models.recording import Header, _Line
+from models.recording import Header, Line
 from models.sessions import UserEmbedding
 from models.states import Checkpoint
 from serving import openapi
@@ -26,7 +26,7 @@ SCHEMAS: dict[str, Any] = {
     "user-histories": History,
     "sessions": ClosedSession,
     "recording-header": Header,
-    "recording-line": _Line,
+    "recording-line": Line,
     "expected-header": expected.Header,
     "expected-line": expected.Line,
     "bundle-manifest": Manifest,

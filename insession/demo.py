@@ -11,7 +11,7 @@ import time
 import webbrowser
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,18 +22,19 @@ import msgspec
 import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
 
-from insession import security
 from insession.broker import kafka_home
-from insession.processes import COMMAND, insession
+from insession.import_ import listings_beside
+from insession.processes import COMMAND
 from insession.progress import Progress
-from insession.settings import PREFIX
+from insession.running import running
 from insession.sidecar import Sidecar
 from models.errors import UserError
 from models.events import Event, Ranking, Result, Search, encode
 from models.rank import Candidate
-from models.topics import DAY_MS, Topics
+from models.topics import Topics
 from serving.api import RankRequest
-from streams import broker, topics
+from serving.server import listen
+from streams import topics
 
 TRAINING_VISITS = 8_000
 VISITORS = 8
@@ -90,62 +91,48 @@ def command(
     """
     if as_json and not headless:
         raise click.UsageError("--json goes with --headless")
-    # Both, SIGINT too: a shell that starts this in the background has told it to ignore that one.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
+    # A shell that starts this in the background has told it to ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with _running(seed, 0 if headless else port, kafka_home, page=not headless) as (client, names, url):
-            if headless:
-                with Progress("playing visits", visits, "visits") as progress:
-                    played = play(client, names, url, visits, seed, progress)
-                _report(played, "Apache Kafka" if kafka_home else "embedded", as_json)
-            else:
-                click.echo(f"\nThe page is at {url}\nCtrl-C ends broker, worker and sidecar.")
-                if any(os.environ.get(name) for name in DESKTOP):
-                    webbrowser.open(url)
-                threading.Event().wait()
+        if not headless:
+            listen("127.0.0.1", port).close()  # Said before the minute of work, not after it.
+        with _trained(seed) as bundles:
+            _say("starting broker, worker and sidecar")
+            with running(bundles, kafka_home=kafka_home, port=0 if headless else port, page=not headless) as (
+                client,
+                names,
+                sidecar,
+            ):
+                if headless:
+                    with Progress("playing visits", visits, "visits") as progress:
+                        played = play(client, names, sidecar.url, visits, seed, progress)
+                    _report(played, "Apache Kafka" if kafka_home else "embedded", as_json)
+                else:
+                    _show(sidecar.url)
     except KeyboardInterrupt:
-        click.echo("\nended", err=True)
         if headless:
-            sys.exit(130)
+            raise
+        click.echo("\nended", err=True)
 
 
 @contextmanager
-def _running(
-    seed: int, port: int, home: Path | None, *, page: bool
-) -> Iterator[tuple[topics.Client, Topics, str]]:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="insession-demo-")))
-        recording, bundles = folder / "marketplace.jsonl.zst", folder / "bundles"
+def _trained(seed: int) -> Iterator[Path]:
+    """A folder of bundles with one that was trained on a simulated marketplace."""
+    with TemporaryDirectory(prefix="insession-demo-") as folder:
+        recording, bundles = Path(folder) / "marketplace.jsonl.zst", Path(folder) / "bundles"
         _say("simulating a marketplace and training on it")
         _insession("import", "marketplace", "--visits", TRAINING_VISITS, "--seed", seed, "--out", recording)
-        listings = folder / "marketplace.listings.jsonl"
+        listings = listings_beside(recording)
         _insession("train", recording, "--listings", listings, "--seed", seed, "--out", bundles)
-        _say("starting broker, worker and sidecar")
-        bootstrap = stack.enter_context(broker.run(home)).bootstrap
-        client: topics.Client = {"bootstrap.servers": bootstrap}
-        names = Topics()
-        topics.ensure(client, names, retention_ms=DAY_MS)
-        common = ("--bootstrap", bootstrap, "--bundle", str(bundles), "--state", str(folder / "state"))
-        plain = security.off(PREFIX)
-        stack.enter_context(
-            insession("worker", *common, ready="worker ready", log=folder / "worker.log", environment=plain)
-        )
-        flags = ("--port", str(port), *(["--page"] if page else []))
-        serving = stack.enter_context(
-            insession(
-                "serve",
-                *common,
-                *flags,
-                ready="serving on ",
-                log=folder / "serve.log",
-                environment=plain,
-            )
-        )
-        url = serving.line.removeprefix("serving on ")
-        with closing(Sidecar(url)) as sidecar:
-            sidecar.wait_until_ready()
-        yield client, names, url
+        yield bundles
+
+
+def _show(url: str) -> None:
+    """Say where the page is, and wait for Ctrl-C."""
+    click.echo(f"\nThe page is at {url}\nCtrl-C ends broker, worker and sidecar.")
+    if any(os.environ.get(name) for name in DESKTOP):
+        webbrowser.open(url)
+    threading.Event().wait()
 
 
 def _insession(*arguments: object) -> None:
@@ -233,8 +220,7 @@ def _ranked(
     answer = sidecar.rank(
         RankRequest(
             user_id=search.user_id,
-            candidates=tuple(Candidate(result.listing_id, price=result.price) for result in search.results),
-            market=search.market,
+            candidates=tuple(Candidate(result.listing_id) for result in search.results),
             timestamp=search.timestamp,
             partition=partition,
             min_offset=offset,

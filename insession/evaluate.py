@@ -13,6 +13,7 @@ import numpy as np
 from insession.broker import kafka_home
 from insession.online import compare
 from insession.progress import Progress
+from insession.settings import load
 from insession.times import Time, text
 from models import bundle as bundle_
 from models.errors import UserError
@@ -29,7 +30,9 @@ def command() -> None:
 
     \b
     Example:
-      insession evaluate rerank sim.jsonl.zst --bundle bundles
+      insession import marketplace --visits 300 --out sim.jsonl.zst
+      insession train sim.jsonl.zst --until 2024-12-30T03:00 --out bundles
+      insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-30T03:00
     """
 
 
@@ -79,9 +82,9 @@ def rerank(
 
     \b
     Example:
-      insession import marketplace --visits 2000 --out sim.jsonl.zst
-      insession train sim.jsonl.zst --until 2024-12-30T10:00 --out bundles
-      insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-30T10:00
+      insession import marketplace --visits 300 --out sim.jsonl.zst
+      insession train sim.jsonl.zst --until 2024-12-30T03:00 --out bundles
+      insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-30T03:00
     """
     if (bootstrap or kafka_home) and not online:
         raise click.UsageError("--bootstrap and --kafka-home go with --online")
@@ -89,6 +92,7 @@ def rerank(
         raise click.UsageError(
             "--bootstrap names a broker that runs, --kafka-home one to start: give one of them"
         )
+    load(bootstrap=bootstrap)
     bundle = bundle_.load(bundle_path)
     with Progress(f"ranking {recording.name}", unit="records") as progress:
         choices = rerank_.choices(

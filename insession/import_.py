@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import msgspec
+from click.core import ParameterSource
 
 from insession.progress import progress
 from models.datasets import globo, importing, session_rec, trivago
@@ -17,12 +18,26 @@ from models.listings import Listing
 from models.recording import Header, Writer
 
 FORMATS = ("trivago", "session-rec", "globo", "marketplace")
+BELONGS = {
+    "metadata": ("trivago",),
+    "listings_out": ("trivago", "marketplace"),
+    "visits": ("marketplace",),
+    "seed": ("marketplace",),
+}
+"""The formats of the options that are not for all."""
+WRITTEN = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
 @click.argument("format_", metavar="FORMAT", type=click.Choice(FORMATS))
 @click.argument("files", metavar="[FILE]...", nargs=-1)
-@click.option("--out", required=True, metavar="RECORDING", help="Where to write the recording (.jsonl.zst).")
+@click.option(
+    "--out",
+    required=True,
+    metavar="RECORDING",
+    type=WRITTEN,
+    help="Where to write the recording (.jsonl.zst).",
+)
 @click.option(
     "--partitions",
     default=4,
@@ -34,6 +49,7 @@ FORMATS = ("trivago", "session-rec", "globo", "marketplace")
 @click.option(
     "--listings-out",
     metavar="FILE",
+    type=WRITTEN,
     help="marketplace, trivago: where to write the listings.  [default: NAME.listings.jsonl beside the recording; for trivago only with --metadata]",
 )
 @click.option(
@@ -48,10 +64,10 @@ FORMATS = ("trivago", "session-rec", "globo", "marketplace")
 def command(
     format_: str,
     files: tuple[str, ...],
-    out: str,
+    out: Path,
     partitions: int,
     metadata: str | None,
-    listings_out: str | None,
+    listings_out: Path | None,
     visits: int,
     seed: int,
     as_json: bool,
@@ -69,12 +85,14 @@ def command(
 
     \b
     Example:
-      insession import marketplace --visits 2000 --seed 1 --out sim.jsonl.zst
+      insession import marketplace --visits 300 --seed 1 --out sim.jsonl.zst
     """
-    _check(format_, files, metadata, listings_out)
+    _check(format_, files)
+    if not all(path.name for path in (out, listings_out) if path is not None):
+        raise UserError("--out and --listings-out name files: one has no name")
+    catalogue = listings_out or listings_beside(out)
+    _check_files([*files, *([metadata] if metadata else [])], out, catalogue)
     summary, written = Summary(), 0
-    target = Path(out)
-    catalogue = Path(listings_out) if listings_out else listings_beside(target)
     entries: Iterable[Entry]
     listings: Iterable[Listing] | None = None
     match format_:
@@ -94,21 +112,21 @@ def command(
             entries = ((event, None) for event in market.events(visits))
             listings = market.listings
     try:
-        with Writer(target, Header(topic="clicks", partitions=partitions, source=format_)) as writer:
+        with Writer(out, Header(topic="clicks", partitions=partitions, source=format_)) as writer:
             shown = progress(entries, f"import {format_}", unit="events")
             records = importing.records(shown, partitions, summary)
             ordered = format_ in ("globo", "marketplace")
-            for record in records if ordered else importing.in_time_order(records, target.parent):
+            for record in records if ordered else importing.in_time_order(records, out.parent):
                 writer.write(record)
             if not writer.records:
                 raise UserError(f"{files[0]}: no events in it")
             if listings is not None:
                 written = importing.write_listings(catalogue, listings)
     except OSError as error:
-        raise UserError(f"{target}: {error.strerror or error}") from None
+        raise UserError(f"{out}: {error.strerror or error}") from None
     report = {
         "format": format_,
-        "recording": str(target),
+        "recording": str(out),
         "records": writer.records,
         "partitions": partitions,
         "events": dict(sorted(summary.events.items())),
@@ -118,9 +136,12 @@ def command(
         "skipped": dict(sorted(summary.skipped.items())),
         "listings": {"file": str(catalogue), "number": written} if listings is not None else None,
     }
-    print(json.dumps(report, indent=2) if as_json else _text(summary, target, writer.records, partitions))
-    if listings is not None and not as_json:
-        print(f"{catalogue}: {written:,} listings")
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+        return
+    click.echo(_text(summary, out, writer.records, partitions))
+    if listings is not None:
+        click.echo(f"{catalogue}: {written:,} listings")
 
 
 def listings_beside(recording: Path) -> Path:
@@ -129,15 +150,42 @@ def listings_beside(recording: Path) -> Path:
     return recording.with_name(f"{name}.listings.jsonl")
 
 
-def _check(format_: str, files: tuple[str, ...], metadata: str | None, listings_out: str | None) -> None:
+def _check(format_: str, files: tuple[str, ...]) -> None:
+    """UserError where an option is of another format, or FILEs are missing or too many."""
     if format_ == "marketplace" and files:
         raise UserError("import marketplace takes no FILE: it is simulated")
     if format_ != "marketplace" and not files:
         raise UserError(f"import {format_}: give at least one FILE")
-    if metadata and format_ != "trivago":
-        raise UserError(f"--metadata belongs to trivago, not to {format_}")
-    if listings_out and format_ not in ("trivago", "marketplace"):
-        raise UserError(f"--listings-out: {format_} says nothing of its listings")
+    source = click.get_current_context().get_parameter_source
+    for name, formats in BELONGS.items():
+        if format_ not in formats and source(name) is not ParameterSource.DEFAULT:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} belongs to {' and '.join(formats)}, not to {format_}")
+
+
+def _check_files(read: list[str], out: Path, catalogue: Path) -> None:
+    """UserError where a file would be read twice, or written over what is read or written."""
+    if _identity(catalogue) == _identity(out):
+        raise UserError(f"{catalogue}: the recording and the listings can't be one file")
+    seen: set[tuple[Hashable, str]] = set()
+    for name in read:
+        file, _, member = (name, "", "") if Path(name).exists() else name.rpartition(":")
+        same = _identity(Path(file or name))
+        for flag, written in (("--out", out), ("--listings-out", catalogue)):
+            if same == _identity(written):
+                raise UserError(f"{name} is read: writing {flag} to {written} would overwrite it")
+        if (same, member) in seen:
+            raise UserError(f"{name} is given twice")
+        seen.add((same, member))
+
+
+def _identity(path: Path) -> Hashable:
+    """What two names of one file have in common."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path.resolve()
+    return status.st_dev, status.st_ino
 
 
 def _text(summary: Summary, recording: Path, records: int, partitions: int) -> str:

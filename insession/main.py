@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+from typing import NoReturn
 
 import click
 
@@ -52,17 +54,28 @@ def group() -> None:
 
 
 def main() -> None:
-    """The entry point: a user's mistake is one line on stderr and exit code 2."""
+    """The entry point: a user's mistake is one line on stderr and exit code 2, Ctrl-C and SIGTERM one and 130."""
+    # SIGTERM too ends what is under way by an exception: nothing half-written stays. Those that serve have their own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        group(prog_name="insession")
+        code = group(prog_name="insession", standalone_mode=False)
     except UserError as error:
-        print(f"insession: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, str(error))
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _end(130, "interrupted")
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        print(f"insession: this needs {error.name}: pip install 'insession[train]'", file=sys.stderr)
-        sys.exit(2)
+        _end(2, f"this needs {error.name}: pip install 'insession[train]'")
+    sys.exit(code)
+
+
+def _end(code: int, says: str) -> NoReturn:
+    print(f"insession: {says}", file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 
-from insession import security
-from insession.processes import insession
-from insession.settings import PREFIX, load
+from insession.running import running
 from insession.sidecar import Sidecar
 from models import recording
 from models.errors import UserError
 from models.evaluation import rerank
 from models.evaluation.rerank import Scored
-from models.topics import Topics
 from serving.api import RankRequest
-from streams import broker, topics
+from streams import topics
 
 DEADLINE_MS = 10_000
 
@@ -74,47 +69,6 @@ class Producing:
         self._last[message.key()] = (message.partition() or 0, message.offset() or 0)
 
 
-@contextmanager
-def running(
-    bundle: Path, *, bootstrap: str | None, kafka_home: Path | None, partitions: int
-) -> Iterator[tuple[topics.Client, Topics, Sidecar]]:
-    """Topics of their own on a broker (one that is started, where `bootstrap` is None), a worker and a sidecar."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="insession-online-")))
-        if bootstrap is None:
-            bootstrap = stack.enter_context(broker.run(kafka_home)).bootstrap
-            client: topics.Client = {"bootstrap.servers": bootstrap}
-            environment = security.off(PREFIX)
-        else:
-            client, environment = load(bootstrap=bootstrap).client, {}
-        names = Topics(f"online-{secrets.token_hex(4)}-")
-        topics.ensure(client, names, partitions=partitions, retention_ms=-1)
-        common = ["--bootstrap", bootstrap, "--topic-prefix", names.prefix, "--bundle", str(bundle)]
-        common += ["--state", str(folder)]
-        stack.enter_context(
-            insession(
-                "worker", *common, ready="worker ready", log=folder / "worker.log", environment=environment
-            )
-        )
-        serving = stack.enter_context(
-            insession(
-                "serve",
-                *common,
-                "--port",
-                "0",
-                ready="serving on ",
-                log=folder / "serve.log",
-                environment=environment,
-            )
-        )
-        sidecar = stack.enter_context(closing(Sidecar(serving.line.removeprefix("serving on "))))
-        sidecar.wait_until_ready()
-        try:
-            yield client, names, sidecar
-        finally:
-            topics.delete(client, names)
-
-
 def compare(
     path: Path,
     bundle: Path,
@@ -129,11 +83,13 @@ def compare(
     header, _ = recording.read(path)
     waiting = {one.choice.record: one for one in scored}
     differences = []
-    with running(bundle, bootstrap=bootstrap, kafka_home=kafka_home, partitions=header.partitions) as (
-        client,
-        names,
-        sidecar,
-    ):
+    with running(
+        bundle,
+        bootstrap=bootstrap,
+        kafka_home=kafka_home,
+        prefix=f"online-{secrets.token_hex(4)}-",
+        partitions=header.partitions,
+    ) as (client, names, sidecar):
         producing = Producing(client, names.clicks)
         for place, (number, record, event) in enumerate(rerank.records(path)):
             if event is not None and until is not None and event.timestamp >= until:
@@ -158,7 +114,6 @@ def _ask(sidecar: Sidecar, producing: Producing, one: Scored) -> Difference | No
         RankRequest(
             user_id=search.user_id,
             candidates=tuple(choice.candidates),
-            market=search.market,
             timestamp=search.timestamp,
             partition=last[0] if last else None,
             min_offset=last[1] if last else None,

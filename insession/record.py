@@ -37,7 +37,10 @@ def command(settings: Settings, topic: str | None, out: Path, follow: bool, as_j
 
     \b
     Example:
-      insession record --out yesterday.jsonl.zst
+      insession import marketplace --visits 300 --out sim.jsonl.zst
+      insession topics --topic-prefix recorded- --retention forever
+      insession replay sim.jsonl.zst --topic-prefix recorded-
+      insession record --topic-prefix recorded- --out yesterday.jsonl.zst
     """
     from streams import record
 

@@ -51,9 +51,9 @@ def command(
 
     \b
     Example:
-      insession topics --retention forever
-      insession replay yesterday.jsonl.zst
-      insession replay yesterday.jsonl.zst --offline --bundle bundles
+      insession import marketplace --visits 300 --out sim.jsonl.zst
+      insession topics --topic-prefix replayed- --retention forever
+      insession replay sim.jsonl.zst --topic-prefix replayed-
     """
     if offline:
         if topic or speed:

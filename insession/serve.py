@@ -21,7 +21,10 @@ def command(settings: Settings, page: bool) -> None:
 
     \b
     Example:
-      insession serve --bootstrap 127.0.0.1:9092 --bundle bundles --port 8080
+      insession import marketplace --visits 300 --out sim.jsonl.zst
+      insession train sim.jsonl.zst --listings sim.listings.jsonl --out bundles
+      insession topics
+      insession serve --bundle bundles --state .insession
     """
     from serving import server
 

@@ -14,9 +14,11 @@ from pydantic_settings import SettingsConfigDict
 from insession import security
 from insession.security import Security
 from models.errors import UserError
-from models.topics import Topics
+from models.topics import PARTITIONS, Topics
 
 PREFIX = "INSESSION_"
+ADDRESS = r"([^\s:,\[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}"
+"""host:port, and [::1]:port."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,18 +30,22 @@ class Settings(Security):
 
     bootstrap: str = Field(
         default="127.0.0.1:9092",
-        pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$",
+        pattern=rf"^{ADDRESS}(,{ADDRESS})*$",
         description="Kafka brokers, host:port, several with commas",
     )
     topic_prefix: str = Field(
-        default="", pattern=r"^[a-zA-Z0-9._-]*$", description="what the names of the topics begin with"
+        default="",
+        pattern=r"^[a-zA-Z0-9._-]*$",
+        description="what the names of the topics begin with, of a-z, A-Z, 0-9, `.`, `_` and `-`",
     )
-    partitions: int = Field(default=4, ge=1, le=10_000, description="partitions of topics that are made")
+    partitions: int = Field(
+        default=PARTITIONS, ge=1, le=10_000, description="partitions of topics that are made"
+    )
     replication: int = Field(default=1, ge=1, le=15, description="replicas of topics that are made")
     application: str = Field(
         default="insession",
         pattern=r"^[a-zA-Z0-9._-]+$",
-        description="names the group and transactions of workers that share the work",
+        description="names the group and transactions of workers that share the work, of a-z, A-Z, 0-9, `.`, `_` and `-`",
     )
     state: Path = Field(
         default=Path(".insession"), description="folder for what processes keep on disk; it may be lost"
@@ -73,10 +79,13 @@ def load(**given: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
+        # A pattern says nothing to a person; the description says what it means.
+        patterned = first["type"] == "string_pattern_mismatch"
+        says = Settings.model_fields[name].description if patterned else first["msg"]
         variable = f"{PREFIX}{name.upper()}"
         named = variable if name in Security.model_fields else f"--{name.replace('_', '-')} (or {variable})"
         got = "" if name.endswith("password") else f"; got {first['input']!r}"
-        raise UserError(f"{named}: {first['msg']}{got}") from None
+        raise UserError(f"{named}: {says}{got}") from None
     security.check(settings, PREFIX)
     return settings
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import click
+import msgspec
+
+from models.events import Timestamp
 
 
 class Time(click.ParamType):
@@ -15,15 +18,20 @@ class Time(click.ParamType):
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        if value.isdecimal() and len(value) > 8:
-            return int(value)
+        if value.isdecimal() and 8 < len(value) < 20:
+            milliseconds = int(value)
+        else:
+            try:
+                time = datetime.fromisoformat(value)
+            except ValueError:
+                self.fail(
+                    f"`{value}` is neither an ISO date or time nor milliseconds since the epoch", param, ctx
+                )
+            milliseconds = round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
         try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(
-                f"`{value}` is neither an ISO date or time nor milliseconds since the epoch", param, ctx
-            )
-        return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+            return msgspec.convert(milliseconds, Timestamp)
+        except msgspec.ValidationError:
+            self.fail(f"`{value}` is not a time from 1970 to 9999", param, ctx)
 
 
 def text(timestamp: int) -> str:

@@ -12,6 +12,14 @@ from insession.progress import Progress
 from insession.times import Time, text
 from models import bundle as bundle_
 
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="With one, the same input and seed give the same bundle.",
+)
+
 
 @click.command("train")
 @click.argument("recording", type=click.Path(path_type=Path))
@@ -27,13 +35,7 @@ from models import bundle as bundle_
     "--until", type=Time(), help="Learn only from what is before: an ISO date or time (UTC), or milliseconds."
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all that is random.")
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="With one, the same seed gives the same bundle.",
-)
+@threads_option
 @click.option(
     "--epochs",
     type=click.IntRange(1),
@@ -64,7 +66,7 @@ def command(
 
     \b
     Example:
-      insession import marketplace --visits 2000 --out sim.jsonl.zst
+      insession import marketplace --visits 300 --out sim.jsonl.zst
       insession train sim.jsonl.zst --listings sim.listings.jsonl --out bundles
     """
     from models.training import listing_files, pipeline

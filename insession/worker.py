@@ -25,7 +25,10 @@ def command(settings: Settings, afresh: bool) -> None:
 
     \b
     Example:
-      insession worker --bootstrap 127.0.0.1:9092 --bundle bundles --state .insession
+      insession import marketplace --visits 300 --out sim.jsonl.zst
+      insession train sim.jsonl.zst --listings sim.listings.jsonl --out bundles
+      insession topics
+      insession worker --bundle bundles --state .insession
     """
     from streams import worker
 

@@ -46,7 +46,7 @@ recency_outside: has it instead, where the session's newest action was not in a 
 frequency: how often the candidate was acted on in this session.
 distance: how far below the listing of this list that was acted on last, as sign * log2(1 + places), where the last
 search's results are in this list too, so that the visitor may be going on down; -6 where not.
-caller_score: standardised within the list; 0 where not every candidate has one."""
+caller_score: standardised within the list; 0 where not every candidate has one, or they are too large for that."""
 NAMES = tuple(feature.name for feature in FEATURES)
 POSITION, SIMILARITY, RECENCY, RECENCY_OUTSIDE, FREQUENCY, DISTANCE, CALLER_SCORE = range(len(FEATURES))
 NO_SIMILARITY = FEATURES[SIMILARITY].low
@@ -95,9 +95,10 @@ def compute(
                 below = positions - positions[at[which.argmax()]]
                 features[DISTANCE] = _LOG_DISTANCE.take(below + _LONGEST, mode="clip")
     if scores is not None:
-        given = np.asarray(scores, np.float32)
-        spread = given.std()
-        if spread > 0:
+        given = np.asarray(scores, np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = given.std()
+        if 0 < spread < np.inf:
             features[CALLER_SCORE] = (given - given.mean()) / spread
     return features.T
 

@@ -202,7 +202,7 @@ class Partition:
             user_id=user_id,
             vector=self.bundle.encode(newest) if self.bundle else None,
             bundle=self._name,
-            as_of=state.last,
+            as_of=max(state.last, state.forgotten or 0),
             partition=self.number,
             offset=entry.offset,
             state=state,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from models import features
 from models.bundle import Bundle
-from models.events import Id, Money
+from models.events import Id
 from models.ranker import total
 from models.sessions import WINDOWS, Session, UserEmbedding, Windows
 
@@ -24,7 +24,6 @@ class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
 
     listing_id: Id
     score: float | None = None
-    price: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +55,9 @@ def rank(
     candidates: Sequence[Candidate],
     *,
     timestamp: int,
-    market: str | None = None,
     explain: bool = False,
 ) -> Ranked:
-    """Rank the candidates for the user at `timestamp` (ms), who searches in `market`.
+    """Rank the candidates for the user at `timestamp` (ms).
 
     Candidates are in the caller's order. Known listings are ranked among the places that known listings have
     there; an unknown one keeps its place.

@@ -37,19 +37,16 @@ class Curves(msgspec.Struct, frozen=True, kw_only=True):
     """A ranker on disk."""
 
     version: int = 1
-    learned: bool
-    """False for the default, which nothing was learned for."""
     curves: list[Curve]
 
 
 class Ranker:
     """Scores feature matrices, float32 [n, F], whose columns are `features.FEATURES`."""
 
-    def __init__(self, weights: Floats, *, learned: bool) -> None:
+    def __init__(self, weights: Floats) -> None:
         """`weights`, float32 [F, KNOTS]: each feature's contribution at its knots."""
         # As they stand on disk, so that a bundle ranks alike before and after.
         self.weights = np.round(weights.astype(np.float64), DECIMALS).astype(np.float32)
-        self.learned = learned
         self._values = self.weights.ravel()
         self._rises = np.diff(self.weights, axis=1, append=self.weights[:, -1:]).ravel()
 
@@ -62,10 +59,6 @@ class Ranker:
         parts += self._values.take(knots, mode="clip")
         return parts.T
 
-    def score(self, features: Floats) -> Floats:
-        """The scores, float32 [n]: the sums of the contributions, feature by feature in their order."""
-        return total(self.contributions(features))
-
     def encode(self) -> bytes:
         """The ranker as JSON."""
         curves = [
@@ -74,7 +67,7 @@ class Ranker:
             )
             for feature, values in zip(FEATURES, self.weights, strict=True)
         ]
-        return msgspec.json.format(msgspec.json.encode(Curves(learned=self.learned, curves=curves)), indent=1)
+        return msgspec.json.format(msgspec.json.encode(Curves(curves=curves)), indent=1)
 
 
 def places(features: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
@@ -91,7 +84,7 @@ def places(features: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
 
 
 def total(contributions: Floats) -> Floats:
-    """The scores, [n], that contributions, [n, F], add up to."""
+    """The scores, [n]: the sums of contributions, [n, F], feature by feature in their order."""
     scores: Floats = np.add.reduce(contributions, axis=1)
     return scores
 
@@ -104,7 +97,7 @@ def decode(content: bytes) -> Ranker:
     shapes = [(curve.feature, curve.low, curve.step, len(curve.values)) for curve in saved.curves]
     if shapes != [(f.name, f.low, f.step, KNOTS) for f in FEATURES]:
         raise ValueError(f"a ranker of other features than {', '.join(NAMES)}")
-    return Ranker(np.array([curve.values for curve in saved.curves], np.float32), learned=saved.learned)
+    return Ranker(np.array([curve.values for curve in saved.curves], np.float32))
 
 
 def default() -> Ranker:
@@ -120,4 +113,4 @@ def default() -> Ranker:
     for recency in (RECENCY, RECENCY_OUTSIDE):
         weights[recency, 1:] = 1.5 / grid[recency, 1:]
     weights[FREQUENCY] = 0.3 * np.log2(1 + grid[FREQUENCY])
-    return Ranker(weights, learned=False)
+    return Ranker(weights)

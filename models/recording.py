@@ -65,7 +65,7 @@ class _Base64(msgspec.Struct, frozen=True):
     base64: bytes
 
 
-class _Line(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A record as it stands in the file; of `key` and `key_base64`, `value` and `value_base64` one is given."""
 
     partition: Number | None = None
@@ -84,7 +84,7 @@ class _Version(msgspec.Struct):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Line).decode
+_decode = msgspec.json.Decoder(Line).decode
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Header, Iterator[Record]]:
@@ -183,7 +183,7 @@ class Writer:
 
 def encode(record: Record) -> bytes:
     """The record's line."""
-    line = _Line(timestamp=record.timestamp, partition=record.partition, offset=record.offset)
+    line = Line(timestamp=record.timestamp, partition=record.partition, offset=record.offset)
     key, value = record.key, record.value
     try:
         line.key = None if key is None else key.decode()

@@ -115,7 +115,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sessions: tuple[Session, ...] = ()
     """Open sessions, oldest first; between two lies more than the gap."""
     last: int = 0
-    """The greatest timestamp of any event applied and not forgotten: a user silent for two weeks after it is dropped."""
+    """The greatest timestamp of any event applied and not forgotten, 0 where none is left: a user silent for two weeks
+    after it is dropped."""
     forgotten: int | None = None
     """A `forget`'s timestamp: events not newer are dropped until they would be late anyway."""
 
@@ -128,7 +129,7 @@ class UserEmbedding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The newest open session's embedding in the space of `bundle`; null where none is open or nothing known was clicked."""
     bundle: str
     as_of: int
-    """The timestamp of the newest event in it."""
+    """The timestamp of the newest event in it, or of the `forget` that left nothing."""
     partition: int
     offset: int
     """Of the user's own last applied record on `clicks`."""
@@ -175,7 +176,8 @@ def advance(
     forgotten = state.forgotten
     if forgotten is not None and forgotten + windows.grace < watermark:
         forgotten = None
-    if not sessions and forgotten is None and state.last + windows.history + windows.grace < watermark:
+    silent = not state.last or state.last + windows.history + windows.grace < watermark
+    if not sessions and forgotten is None and silent:
         return None, closed
     if not closed and forgotten == state.forgotten:
         return state, ()
@@ -185,7 +187,7 @@ def advance(
 def apply(state: State, event: Event, windows: Windows = WINDOWS) -> State:
     """The state after `event`, which is on time and of this user. The very same object where nothing changes."""
     if isinstance(event, Forget):
-        return _forget(state, event.timestamp, windows)
+        return _forget(state, event.timestamp)
     if state.forgotten is not None and event.timestamp <= state.forgotten:
         return state
     event_id = event.event_id
@@ -261,7 +263,7 @@ def _newest(events: list[Kept], windows: Windows) -> tuple[Kept, ...]:
     return tuple(events)
 
 
-def _forget(state: State, time: int, windows: Windows) -> State:
+def _forget(state: State, time: int) -> State:
     """Drop what is dated not later than `time`, and mark it."""
     sessions = []
     for session in state.sessions:
@@ -271,5 +273,5 @@ def _forget(state: State, time: int, windows: Windows) -> State:
             sessions.append(Session(first, events))
     mark = max(time, state.forgotten or 0)
     # With nothing left, the state is dropped as soon as the mark may go.
-    last = state.last if state.last > time else time - windows.history
+    last = state.last if state.last > time else 0
     return State(sessions=tuple(sessions), last=last, forgotten=mark)

@@ -26,10 +26,18 @@ class Store:
         options.set_keep_log_file_num(2)
         self._logged, self._not_logged = WriteOptions(), WriteOptions()
         self._not_logged.disable_wal = True  # type: ignore[method-assign,assignment]
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._db = Rdict(str(path), options=options)
+        except OSError as error:
+            raise UserError(
+                f"{path.parent} can't be written: {error.strerror}; give a folder with --state"
+            ) from None
         except Exception as error:
+            if "/LOCK: " in str(error):
+                raise UserError(
+                    f"another process keeps its states in {path}; give this one a folder of its own with --state"
+                ) from None
             raise UserError(f"the store {path} can't be opened: {error}") from None
 
     def get(self, key: bytes) -> bytes | None:

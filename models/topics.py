@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DAY_MS = 24 * 60 * 60 * 1000
+PARTITIONS = 4
+RETENTION_MS = 7 * DAY_MS
+"""What topics that are made get, where nothing else is asked for."""
 
 MESSAGE_BYTES = 4 * 1024 * 1024
 """The longest record the worker may have to write: a history of 500 entries with the longest ids."""
@@ -18,6 +21,11 @@ class Topics:
     """The names of the topics, under one common prefix."""
 
     prefix: str = ""
+
+    @property
+    def making(self) -> str:
+        """The command that makes them."""
+        return "insession topics" + (f" --topic-prefix {self.prefix}" if self.prefix else "")
 
     @property
     def clicks(self) -> str:

@@ -34,8 +34,6 @@ K = Annotated[int, msgspec.Meta(ge=1, le=MAX_K)]
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     user_id: Id
-    market: Id | None = None
-    """Where the visitor searches."""
     timestamp: Timestamp | None = None
     """The moment to answer for; now where absent."""
     min_offset: Offset | None = None
@@ -55,8 +53,10 @@ class RankRequest(_Request, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class RecommendRequest(_Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Asks for `k` listings that go with the visitor's session, within `market` where it is given."""
+    """Asks for `k` listings that go with the visitor's session."""
 
+    market: Id | None = None
+    """Only in this market."""
     k: K = 10
     exclude_seen: bool = False
     """Leave out what was clicked or otherwise acted on in the visitor's open sessions."""

@@ -68,10 +68,12 @@ def build(
         health.measure(_now())
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def measured(name: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def measured(name: str, handler: Handler, *parameters: str) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             begun = time.perf_counter()
             try:
+                if unknown := request.query_params.keys() - {*parameters}:
+                    raise Refused(400, "there is no such parameter", field=min(unknown))
                 outcome, body = await handler(request, begun)
                 response = Response(body, media_type="application/json")
             except Refused as refused:
@@ -90,7 +92,7 @@ def build(
         routes=[
             Route("/v1/rank", measured("rank", rank), methods=["POST"]),
             Route("/v1/recommend", measured("recommend", recommend), methods=["POST"]),
-            Route("/v1/similar/{listing_id:path}", measured("similar", similar)),
+            Route("/v1/similar/{listing_id:path}", measured("similar", similar, "k", "market")),
             Route("/v1/users/{user_id:path}", measured("users", user)),
             Route("/healthz", healthz),
             Route("/readyz", readyz),

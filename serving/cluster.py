@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
-from models.topics import DAY_MS
+from models.topics import DAY_MS, Topics
 
 SECONDS = 3.0
 """How long the cluster may take to answer."""
@@ -20,7 +20,14 @@ Client = Mapping[str, str | int | float | bool]
 
 
 class Away(Exception):
-    """The cluster does not answer, or lacks a topic. The message is for a person."""
+    """The cluster does not answer as it should, or lacks a topic. The message is for a person."""
+
+
+class Silent(Away):
+    """Nobody answers."""
+
+
+SILENT = (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +78,12 @@ class Asking:
         return {(tp.topic, tp.partition): _result(future).offset for tp, future in self._ends.items()}
 
 
-def look(admin: AdminClient, names: tuple[str, ...]) -> Found:
-    """The topics of these names; the first one's setting says how long tombstones are kept. Raises Away."""
+def look(admin: AdminClient, of: Topics) -> Found:
+    """The topics that are followed; the first one's setting says how long tombstones are kept. Raises Away."""
+    names = (of.user_embeddings, of.user_histories, of.listings)
     cluster = str(_result(admin.describe_cluster(request_timeout=SECONDS)).cluster_id)
     described = admin.describe_topics(TopicCollection(list(names)), request_timeout=SECONDS)
-    topics = {name: _topic(name, future) for name, future in described.items()}
+    topics = {name: _topic(name, future, of) for name, future in described.items()}
     resource = ConfigResource(ResourceType.TOPIC, names[0])
     [configured] = admin.describe_configs([resource], request_timeout=SECONDS).values()
     entry = _result(configured).get("delete.retention.ms")
@@ -87,17 +95,20 @@ def look(admin: AdminClient, names: tuple[str, ...]) -> Found:
     )
 
 
-def _topic(name: str, future: Future[Any]) -> Any:
+def _topic(name: str, future: Future[Any], of: Topics) -> Any:
     try:
         return _result(future)
+    except Silent:
+        raise
     except Away as error:
-        raise Away(f"the topic {name}: {error}; `insession topics` makes what is missing") from None
+        raise Away(f"the topic {name}: {error}; `{of.making}` makes what is missing") from None
 
 
 def _result(future: Future[Any]) -> Any:
     try:
         return future.result(SECONDS + 1)
     except KafkaException as error:
-        raise Away(error.args[0].str()) from None
+        silent = error.args[0].code() in SILENT
+        raise (Silent if silent else Away)(error.args[0].str()) from None
     except TimeoutError:
-        raise Away("no answer in time") from None
+        raise Silent("no answer in time") from None

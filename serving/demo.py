@@ -130,9 +130,11 @@ class Demo:
         said |= {"event_id": f"page-{secrets.token_hex(8)}", "timestamp": time.time_ns() // 1_000_000}
         value, user = msgspec.json.encode(said), str(said.get("user_id", "")).encode()
         try:
-            events.decode(value, user)
+            event = events.decode(value, user)
         except events.EventError as error:
             raise Refused(400, str(error)) from None
+        if isinstance(event, events.Tick):
+            raise Refused(400, "a tick is no visitor's: it closes the sessions of others", field="$.type")
         try:
             message = await asyncio.to_thread(self._produce, user, value)
         except KafkaException as error:

@@ -21,12 +21,13 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from models.errors import no_broker
 from models.events import Version
 from models.listings import Listing
 from models.states import Checkpoint, history_key, user_key
 from models.store import Store, following
 from models.topics import CHECKPOINT_KEY, Topics
-from serving.cluster import Asking, Away, Client, Found, look
+from serving.cluster import Asking, Away, Client, Found, Silent, look
 from serving.metrics import Metrics
 from serving.states import States
 
@@ -35,6 +36,8 @@ LOOK_SECONDS = 5.0
 """Between two looks at the topics' ids and ends."""
 AGAIN_SECONDS = 1.0
 """Before a cluster that does not answer is asked again."""
+
+NOT_ASKED = "has not asked the brokers yet"
 
 _STANDING = b"m"
 _PLACES = b"o"
@@ -68,7 +71,7 @@ class Status:
 
     caught_up: bool = False
     """All that stood on the topics at the start has been read."""
-    problem: str = "has not asked the brokers yet"
+    problem: str = NOT_ASKED
     """Why nothing can be followed now; empty where it can."""
     behind: int | None = None
     seen: int | None = None
@@ -156,13 +159,13 @@ class Follower:
             try:
                 admin = AdminClient(self._quiet)
                 try:
-                    found = look(admin, tuple(self._keys))
+                    found = look(admin, self._topics)
                 finally:
                     admin.poll(0)
                 self._check(found)
                 self._follow(admin, found)
             except Away as error:
-                self._trouble(str(error))
+                self._trouble(error)
                 self._stopping.wait(AGAIN_SECONDS)
             except _Again:
                 continue
@@ -172,7 +175,7 @@ class Follower:
             except Exception:
                 # Nobody restarts this thread, and the sidecar should answer from what it has: try again, slowly.
                 log.exception("following failed")
-                self._trouble("following failed; see the log")
+                self._trouble(Away("following failed; see the log"))
                 self._stopping.wait(AGAIN_SECONDS)
 
     def _heard(self, error: KafkaError) -> None:
@@ -180,12 +183,13 @@ class Follower:
         if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or "SSL alert" in error.str():
             self._refusal = " ".join(error.str().split())
 
-    def _trouble(self, problem: str) -> None:
-        where = self._quiet["bootstrap.servers"]
-        problem, self._refusal = self._refusal or problem, ""
-        if not self.status.problem.startswith("can't follow"):
-            log.warning("can't follow the topics at %s: %s", where, problem)
-        self.status.problem = f"can't follow the topics at {where}: {problem}"
+    def _trouble(self, error: Away) -> None:
+        where, why = self._quiet["bootstrap.servers"], self._refusal or str(error)
+        silent = isinstance(error, Silent) and not self._refusal
+        problem, self._refusal = no_broker(where, why) if silent else f"{where}: {why}", ""
+        if self.status.problem in ("", NOT_ASKED):
+            log.warning("can't follow the topics: %s", problem)
+        self.status.problem = f"can't follow the topics: {problem}"
 
     def _check(self, found: Found) -> None:
         """Raise _FromNothing unless the store's positions mean something on these topics."""
@@ -270,7 +274,7 @@ class Follower:
         try:
             same, ends = asking.same(), asking.ends()
         except Away as error:
-            self._trouble(str(error))
+            self._trouble(error)
             return {}
         if not same:
             raise _Again

@@ -55,21 +55,21 @@ class Refused(Exception):
         )
 
 
-async def read(request: Request, limit: int = MAX_BODY) -> bytes:
-    """The request's body, of which no more than `limit` bytes are ever held. Raises Refused (413) where it has more."""
+async def read(request: Request) -> bytes:
+    """The request's body, of which no more than MAX_BODY bytes are ever held. Raises Refused (413) where it has more."""
     length = request.headers.get("content-length", "")
     chunks: list[bytes] = []
     size = int(length) if length.isdecimal() and len(length) < 20 else 0
-    if size <= limit:
+    if size <= MAX_BODY:
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
-            if size > limit:
+            if size > MAX_BODY:
                 break
             chunks.append(chunk)
-    if size > limit:
+    if size > MAX_BODY:
         # What is still on its way is not read: the connection ends with the answer.
-        raise Refused(413, f"the body has more than {limit} bytes", headers={"connection": "close"})
+        raise Refused(413, f"the body has more than {MAX_BODY} bytes", headers={"connection": "close"})
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

@@ -41,9 +41,7 @@ class Ranking:
         user, outcome = await self._user(request, begun)
         ranked = None
         if outcome is None:
-            ranked, outcome = _ranked(
-                bundle, user, request.candidates, timestamp, request.market, request.explain
-            )
+            ranked, outcome = _ranked(bundle, user, request.candidates, timestamp, request.explain)
         if ranked is not None and ranked.scores is not None:
             results = _in_order(request.candidates, ranked)
         else:
@@ -84,7 +82,7 @@ class Ranking:
                 np.array(user.vector, np.float32), RETRIEVED * request.k, market=request.market, exclude=seen
             )
             candidates = [Candidate(bundle.space.ids[row]) for row in rows.tolist()]
-            ranked, outcome = _ranked(bundle, user, candidates, timestamp, request.market, request.explain)
+            ranked, outcome = _ranked(bundle, user, candidates, timestamp, request.explain)
             if ranked is not None and ranked.scores is not None:
                 results = _recommended(candidates, ranked, similarities, request.k)
         assert outcome is not None
@@ -123,7 +121,9 @@ class Ranking:
             user = self.states.user(user_id)
         except Unreadable as error:
             raise Refused(500, f"the user's state can't be read: {error}") from None
-        if user is None:
+        if user is None or not (
+            user.state.sessions or user.state.last
+        ):  # or only that the user was forgotten
             raise Refused(404, "nothing is known of this user", field="user_id")
         applied = self.states.applied.get(user.partition)
         state = _state(user, now)
@@ -143,6 +143,9 @@ class Ranking:
         self, request: api.RankRequest | api.RecommendRequest, begun: float
     ) -> tuple[UserEmbedding | None, api.Outcome | None]:
         """The user's record once it includes what was asked for, or why there is none to answer from."""
+        partitions = self.states.partitions
+        if request.partition is not None and partitions and request.partition >= partitions:
+            raise Refused(400, f"clicks has the partitions 0 to {partitions - 1}", field="$.partition")
         try:
             user = self.states.user(request.user_id)
             if request.min_offset is None:
@@ -174,12 +177,11 @@ def _ranked(
     user: UserEmbedding | None,
     candidates: Sequence[Candidate],
     timestamp: int,
-    market: str | None,
     explain: bool,
 ) -> tuple[ranking.Ranked | None, api.Outcome]:
     """The ranking; where the model fails, a list in the caller's order is better than an error."""
     try:
-        ranked = ranking.rank(bundle, user, candidates, timestamp=timestamp, market=market, explain=explain)
+        ranked = ranking.rank(bundle, user, candidates, timestamp=timestamp, explain=explain)
     except Exception:
         log.exception("ranking failed")
         return None, "failed"

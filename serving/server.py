@@ -39,7 +39,7 @@ def run(
     loaded = bundles.load(bundle)
     loaded.index  # noqa: B018 -- read now, not within the first request that needs it
     gc.freeze()  # what is loaded now stays: collections need not look at it again
-    listening = _listen(host, port)
+    listening = listen(host, port)
     with contextlib.closing(Store(state)) as store:
         metrics = Metrics(loaded.name)
         ranking = Ranking(loaded, States(store.get))
@@ -88,14 +88,18 @@ async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
     await serving
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket bound to the address. UserError where that can't be had."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(1024)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((host, port))
+            listening.listen(1024)
+        except OSError:
+            listening.close()
+            raise
     except OSError as error:
         says = error.strerror or str(error)
         raise UserError(

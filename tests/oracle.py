@@ -60,7 +60,7 @@ class Oracle:
         if isinstance(event, Forget):
             user.events = [e for e in user.events if e.timestamp > event.timestamp]
             user.mark = max(user.mark or 0, event.timestamp)
-            user.last = user.last if user.last > event.timestamp else event.timestamp - HISTORY
+            user.last = user.last if user.last > event.timestamp else 0
             user.visits = [
                 forget(visit, event.timestamp) for visit in user.visits if visit[1] > event.timestamp
             ]

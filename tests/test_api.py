@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.events import Forget
 from models.rank import Candidate, rank
-from models.sessions import WINDOWS
+from models.sessions import WINDOWS, apply
 from models.states import user_key
 from serving import api
 from serving.problems import MAX_BODY
@@ -157,7 +158,6 @@ def test_past_the_deadline_the_callers_order_comes_back(client: Client) -> None:
     assert answer["outcome"] == "deadline"
     assert order(answer) == LIST
     assert answer["took_ms"] >= 20
-    assert ranked(client, min_offset=0, partition=7, deadline_ms=0)["outcome"] == "deadline"
 
 
 def test_a_request_waits_until_its_click_is_applied(made: Served) -> None:
@@ -189,6 +189,8 @@ def test_an_unknown_user_is_waited_for_where_kafka_puts_the_user(made: Served, c
     assert ranked(client, user_id="nobody", min_offset=5, deadline_ms=0)["outcome"] == "deadline"
     made.states.set(0, {})
     assert ranked(client, user_id="nobody", min_offset=0, deadline_ms=0)["outcome"] == "deadline"
+    # How many partitions there are is not known here.
+    assert ranked(client, min_offset=0, partition=99, deadline_ms=0)["outcome"] == "deadline"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,9 @@ def test_an_unknown_user_is_waited_for_where_kafka_puts_the_user(made: Served, c
         ({"user_id": "u" * 257}, "$.user_id"),
         ({"candidates": [{"listing_id": "l1"}, {"listing_id": 7}]}, "$.candidates[1].listing_id"),
         ({"candidates": [{"score": 1}]}, "$.candidates[0].listing_id"),
-        ({"candidates": [{"listing_id": "l1", "price": -1}]}, "$.candidates[0].price"),
+        ({"candidates": [{"listing_id": "l1", "score": "high"}]}, "$.candidates[0].score"),
+        ({"market": "here"}, "$.market"),
+        ({"partition": 1}, "$.partition"),
         ({"candidates": [{"listing_id": f"x{at}"} for at in range(1_001)]}, "$.candidates"),
         (
             {"candidates": [{"listing_id": "l1"}, {"listing_id": "l2"}, {"listing_id": "l1"}]},
@@ -273,6 +277,11 @@ def test_similar_refuses_what_it_does_not_know(client: Client) -> None:
         assert problem(client.get("/v1/similar/l5", params={"k": k}), 400)["field"] == "k"
 
 
+@pytest.mark.parametrize("path", ["/v1/similar/l5?kk=3", "/v1/similar/l5?k=3&kk=3", "/v1/users/u?kk=3"])
+def test_a_parameter_that_nobody_knows_is_refused(client: Client, path: str) -> None:
+    assert problem(client.get(path), 400)["field"] == "kk"
+
+
 def test_a_listing_without_a_vector_has_nothing_near() -> None:
     vectors = BUNDLE.vectors.copy()
     vectors[5] = 0
@@ -323,6 +332,15 @@ def test_a_user_can_be_looked_at(made: Served, client: Client) -> None:
     assert [event["type"] for event in session["events"]] == ["search", "click", "wishlist"]
     assert session["events"][0]["results"] == ["l3", "l7", "l9"]
     problem(client.get("/v1/users/nobody"), 404)
+
+
+def test_a_user_of_whom_only_the_mark_of_a_forget_is_left_is_unknown(made: Served, client: Client) -> None:
+    forget = Forget(event_id="f", user_id="u", timestamp=USER.as_of)
+    made.put(msgspec.structs.replace(USER, vector=None, state=apply(USER.state, forget)))
+    problem(client.get("/v1/users/u"), 404)
+    earlier = msgspec.structs.replace(forget, timestamp=USER.as_of - 1)
+    made.put(msgspec.structs.replace(USER, state=apply(USER.state, earlier)))
+    assert client.get("/v1/users/u").status_code == 200
 
 
 def test_every_answer_is_of_its_type(client: Client) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from insession import train
 from insession.bundle import command
 from models import bundle
 from models.errors import UserError
@@ -147,7 +149,7 @@ def test_the_command_makes_a_bundle_that_ranks_and_says_how_many_matched(tmp_pat
     assert made.listings.ids == ["7", "dark blue", "green", "red"]
     assert made.vectors.any(axis=1).tolist() == [True, True, False, True]
     assert made.listings.market(3) == "Rio"
-    assert not made.ranker.learned
+    assert made.manifest.training.ranker == "default"
     user = user_in(made, act(0, "7"))
     ranked = rank(made, user, [Candidate("green"), Candidate("red")], timestamp=START + 1)
     assert ranked.order == [1, 0]
@@ -156,10 +158,19 @@ def test_the_command_makes_a_bundle_that_ranks_and_says_how_many_matched(tmp_pat
     assert str(tmp_path / "b" / made.name) in said
 
 
-def test_none_matched_is_said_aloud(tmp_path: Path) -> None:
+@pytest.mark.parametrize("made_by", [command, train.command])
+def test_more_threads_than_any_machine_has_use_for_are_refused(made_by: click.Command) -> None:
+    result = CliRunner().invoke(made_by, ["--threads", "100000"])
+    assert result.exit_code == 2
+    assert "100000 is not in the range 1<=x<=256" in result.stderr
+
+
+@pytest.mark.parametrize("content", ["listing_id\nRED\n", "listing_id\n"])
+def test_where_no_embedding_matches_nothing_is_written(tmp_path: Path, content: str) -> None:
     embeddings = text(tmp_path / "v.txt", WORD2VEC)
-    listings = text(tmp_path / "l.csv", "listing_id\nRED\n")
-    result = CliRunner().invoke(
-        command, ["--embeddings", str(embeddings), "--listings", str(listings), "--out", str(tmp_path / "b")]
-    )
-    assert "none matched" in result.stderr
+    listings = text(tmp_path / "l.csv", content)
+    arguments = ["--embeddings", embeddings, "--listings", listings, "--out", tmp_path / "b"]
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert isinstance(result.exception, UserError)
+    assert str(listings) in str(result.exception)
+    assert not (tmp_path / "b").exists()

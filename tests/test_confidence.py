@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.evaluation import confidence, mean_rank, mrr
+from models.evaluation import confidence, mrr, ranks
 
 
 def test_ranks_count_from_one_and_mrr_is_the_mean_of_their_reciprocals() -> None:
-    assert mean_rank.rank_of(2, [2, 0, 1]) == 1
-    assert mean_rank.rank_of(1, [2, 0, 1]) == 3
+    assert ranks.rank_of(2, [2, 0, 1]) == 1
+    assert ranks.rank_of(1, [2, 0, 1]) == 3
     assert mrr.reciprocal([1, 2, 4]).mean() == pytest.approx((1 + 0.5 + 0.25) / 3)
 
 

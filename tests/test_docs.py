@@ -48,6 +48,14 @@ def verbs(command: click.Command = group, name: str = "insession") -> Iterator[t
 VERBS = dict(verbs())
 
 
+def example(verb: str) -> list[str]:
+    """The lines of the example at the end of the verb's help."""
+    command = VERBS.get(verb) or group.get_command(click.Context(group), verb.removeprefix("insession "))
+    assert command is not None
+    _, says = (command.help or "").split("Example:")
+    return [line.strip() for line in says.strip().splitlines()]
+
+
 def sections(page: str) -> dict[str, str]:
     """The text under each heading of the second rank."""
     text = (contracts.DOCS / page).read_text(encoding="utf-8")
@@ -70,13 +78,12 @@ def test_every_option_of_every_verb_is_described(verb: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_help_ends_with_an_example(verb: str) -> None:
-    says = VERBS[verb].help or ""
-    *_, example = says.split("Example:")
-    assert example != says
-    lines = [line.strip() for line in example.strip().splitlines()]
+@pytest.mark.parametrize("verb", [*VERBS, "insession evaluate"])
+def test_every_help_ends_with_an_example_which_the_docs_show(verb: str) -> None:
+    lines = example(verb)
     assert lines[-1].startswith(verb), lines
+    [shown] = blocks(sections("commands.md")[verb], "")
+    assert shown.splitlines() == lines
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -100,7 +107,7 @@ def test_every_setting_is_described_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         row = described[f"{PREFIX}{name.upper()}"]
         assert str(field.description) in row
-        assert f"`{field.default}`" in row or not str(field.default)
+        assert f"`{field.default}`" in row or field.default in ("", None)
 
 
 def test_every_topic_has_a_section_and_says_its_settings() -> None:
@@ -143,7 +150,7 @@ def test_the_example_recording_can_be_read(tmp_path: Path) -> None:
     assert header.partitions == 4
     assert first.key == second.key == b"ada"
     assert second.value == b"\xff\xfe"
-    for type_ in (recording.Header, recording._Line):
+    for type_ in (recording.Header, recording.Line):
         assert all(f"`{field}`" in text for field in type_.__struct_fields__)
 
 

@@ -58,7 +58,7 @@ EVENTS = [
 def seen_first_ranker() -> Ranker:
     weights = np.zeros((len(FEATURES), KNOTS), np.float32)
     weights[RECENCY, 1:] = weights[RECENCY_OUTSIDE, 1:] = np.arange(KNOTS, 1, -1)
-    return Ranker(weights, learned=True)
+    return Ranker(weights)
 
 
 @pytest.fixture

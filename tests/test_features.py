@@ -90,6 +90,12 @@ def test_the_callers_scores_are_standardised_and_equal_ones_say_nothing() -> Non
     matrix = compute(act(0, "l1"), rows=[0, 1, 2], scores=[10.0, 20.0, 30.0])
     assert matrix[:, CALLER_SCORE].tolist() == pytest.approx([-1.2247, 0, 1.2247], abs=1e-4)
     assert not compute(act(0, "l1"), rows=[0, 1], scores=[5.0, 5.0])[:, CALLER_SCORE].any()
+
+
+def test_the_callers_scores_may_be_large_but_not_beyond_arithmetic() -> None:
+    large = compute(act(0, "l1"), rows=[0, 1], scores=[1e100, 3e100])[:, CALLER_SCORE]
+    assert large.tolist() == [-1.0, 1.0]
+    assert not compute(act(0, "l1"), rows=[0, 1], scores=[1e308, 1.0])[:, CALLER_SCORE].any()
     assert not compute(act(0, "l1"))[:, CALLER_SCORE].any()
 
 

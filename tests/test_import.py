@@ -139,17 +139,54 @@ def test_a_table_without_rows_is_refused(run: Run, tmp_path: Path) -> None:
         (("trivago",), "give at least one FILE"),
         (("marketplace", "x.csv"), "takes no FILE"),
         (("globo", "x", "--metadata", "y"), "--metadata belongs to trivago"),
-        (("session-rec", "x", "--listings-out", "y"), "says nothing of its listings"),
+        (("session-rec", "x", "--listings-out", "y"), "--listings-out belongs to trivago and marketplace"),
+        (("trivago", "x", "--visits", "5"), "--visits belongs to marketplace, not to trivago"),
+        (("globo", "x", "--seed", "1"), "--seed belongs to marketplace, not to globo"),
+        (("marketplace", "--listings-out", ""), "one has no name"),
+        (("marketplace", "--out", "."), "is a directory"),
         (("trivago", "absent.csv"), "absent.csv: No such file"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(
     run: Run, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    code, _, errors = run(*arguments, "--out", tmp_path / "out.jsonl.zst")
+    format_, *others = arguments
+    code, _, errors = run(format_, "--out", tmp_path / "out.jsonl.zst", *others)
     assert code == 2
     assert message in errors
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train.csv", "--out", "train.csv"), "writing --out to train.csv would overwrite it"),
+        (("train.csv", "--out", "link.csv"), "writing --out to link.csv would overwrite it"),
+        (("train.csv", "--out", "o", "--listings-out", "./train.csv"), "writing --listings-out to train.csv"),
+        (("train.csv", "--out", "m.csv", "--metadata", "m.csv"), "m.csv is read: writing --out"),
+        (("train.csv", "--out", "o", "--listings-out", "o"), "can't be one file"),
+        (("train.csv", "train.csv", "--out", "o"), "train.csv is given twice"),
+        (("train.csv", "link.csv", "--out", "o"), "link.csv is given twice"),
+        (("z.zip:a", "--out", "z.zip"), "z.zip:a is read: writing --out"),
+    ],
+)
+def test_nothing_that_is_read_is_overwritten_or_read_twice(
+    run: Run,
+    hotels: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link.csv").symlink_to(hotels)
+    Path("m.csv").write_text("item_id,properties\n31,WiFi\n")
+    Path("z.zip").write_bytes(b"PK\x03\x04")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    code, _, errors = run("trivago", *arguments)
+    assert code == 2
+    assert message in errors
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_folder_that_is_not_there_is_named(run: Run, hotels: Path, tmp_path: Path) -> None:

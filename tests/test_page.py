@@ -96,6 +96,8 @@ def test_an_unknown_market_is_refused() -> None:
         {"type": "click", "user_id": "u"},
         {"type": "dance", "user_id": "u", "listing_id": "l1"},
         {"type": "click", "user_id": "__checkpoint", "listing_id": "l1"},
+        {"type": "tick"},
+        {"type": "tick", "user_id": "u"},
         [],
     ],
 )

@@ -236,6 +236,19 @@ def test_a_silent_user_gets_tombstones() -> None:
     assert history_key(b"u") not in run.states.values
 
 
+def test_what_is_left_of_a_forgotten_user_is_dated_by_the_forget() -> None:
+    run = Run()
+    run.apply(clicks("u", 0))
+    time = START + MINUTE
+    run.apply([(1, time, b"u", encode(Forget(event_id="f", user_id="u", timestamp=time)))])
+    left = decode_embedding(run.embeddings[b"u"] or b"")
+    assert (left.as_of, left.state.last, left.state.sessions, left.vector) == (time, 0, (), None)
+    run.apply(clicks("v", 11))
+    assert run.embeddings[b"u"] is not None
+    run.apply(clicks("v", 12))
+    assert run.embeddings[b"u"] is None
+
+
 def test_many_closings_come_in_several_flushes() -> None:
     run = Run()
     users = CLOSINGS + 10

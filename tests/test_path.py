@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +18,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from insession.online import Producing, running
-from insession.processes import Process, insession
+from insession.online import Producing
+from insession.processes import COMMAND, Process, insession
+from insession.running import running
 from insession.sidecar import Sidecar
 from models import bundle
 from models.errors import UserError
@@ -28,7 +31,7 @@ from models.recording import Header, Record, Writer, partition_of, read
 from models.states import Memory, decode_embedding
 from models.topics import CHECKPOINT_KEY, Topics
 from serving.api import RankRequest, RankResponse
-from streams import record, replay, topics
+from streams import broker, record, replay, topics
 from streams.broker import Broker
 from streams.reader import reader
 from streams.topics import Client
@@ -213,11 +216,9 @@ def test_what_is_published_is_what_offline_gives_whenever_the_worker_is_killed(
 
 
 def test_a_click_changes_the_next_ranking(any_broker: Broker, bundles: Path) -> None:
-    with running(bundles, bootstrap=any_broker.bootstrap, kafka_home=None, partitions=PARTITIONS) as (
-        client,
-        names,
-        sidecar,
-    ):
+    prefix = f"test-{secrets.token_hex(4)}-"
+    ours = running(bundles, bootstrap=any_broker.bootstrap, prefix=prefix, partitions=PARTITIONS)
+    with ours as (client, names, sidecar):
         candidates = tuple(Candidate(f"l{number}") for number in range(20))
         request = RankRequest(user_id="ann", candidates=candidates, deadline_ms=10_000)
         before = sidecar.rank(request)
@@ -284,6 +285,54 @@ def test_outputs_with_other_partitions_are_refused(any_broker: Broker) -> None:
     topics.ensure(client, names, partitions=3)
     with pytest.raises(UserError, match="must be equal"):
         topics.require(client, names)
+
+
+def test_topics_that_differ_from_what_is_asked_for_are_not_ok(any_broker: Broker) -> None:
+    client: Client = {"bootstrap.servers": any_broker.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    missing = topics.check(topics.describe(client, names.all), names)
+    assert [finding.ok for finding in missing] == [False] * len(names.all)
+    assert f"`insession topics --topic-prefix {names.prefix}`" in missing[0].todo
+    with pytest.raises(UserError, match=f"{names.clicks} is missing"):
+        topics.require(client, names)
+    made = topics.ensure(client, names, partitions=2)
+    assert [(finding.topic, finding.ok) for finding in made] == [(name, True) for name in names.all]
+    assert all(finding.ok for finding in topics.ensure(client, names))
+    other = {finding.topic: finding for finding in topics.ensure(client, names, partitions=8)}
+    assert {name for name in names.all if not other[name].ok} == {names.clicks, *names.outputs}
+    assert "has 2 partitions, not the 8 asked for" in other[names.clicks].says
+    found = topics.describe(client, names.all)
+    assert "retention.ms" in found[names.clicks].settings
+    kept = {finding.topic for finding in topics.check(found, names, retention_ms=-1) if not finding.ok}
+    assert kept == {names.clicks, names.sessions, names.dead_letters}
+
+
+def test_the_command_takes_flag_and_environment_for_asked(embedded: Broker) -> None:
+    prefix = f"test-{secrets.token_hex(4)}-"
+    flags = ["topics", "--bootstrap", embedded.bootstrap, "--topic-prefix", prefix]
+
+    def says(*more: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
+        command = [*COMMAND, *flags, *more]
+        env = {**os.environ, **(environment or {})}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
+        return done.returncode, done.stdout
+
+    assert says("--partitions", "2")[0] == 0
+    assert says()[0] == 0
+    for asked in (says("--partitions", "8"), says("--check", environment={"INSESSION_PARTITIONS": "8"})):
+        assert asked[0] == 1
+        assert "not the 8 asked for" in asked[1]
+    code, said = says("--retention", "forever")
+    assert code == 1
+    assert "retention.ms=604800000, must have -1; set it with kafka-configs" in said
+
+
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def test_a_broker_does_not_start_on_a_port_that_is_taken(embedded: Broker, kind: str) -> None:
+    port = int(embedded.bootstrap.rpartition(":")[2])
+    home = kafka_home() if kind == "kafka" else None
+    with pytest.raises(UserError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
+        broker.run(home, port).__enter__()
 
 
 @pytest.mark.kafka
@@ -381,6 +430,16 @@ def test_the_demo_ends_with_a_table_and_leaves_nothing_running(kind: str) -> Non
     assert report["reranked"]["mrr"] > report["own_order"]["mrr"]
     left = subprocess.run(["pgrep", "-f", "insession-demo-"], capture_output=True, check=False)
     assert left.stdout == b""
+
+
+def test_the_demo_notices_a_taken_port_before_it_works_for_a_minute() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [*COMMAND, "demo", "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"insession: can't listen on 127.0.0.1:{port}: Address already in use")
+    assert done.stderr.count("\n") == 1
 
 
 def test_no_sidecar_is_a_clear_error() -> None:

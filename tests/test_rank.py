@@ -96,7 +96,7 @@ def test_unknown_listings_keep_their_places_and_scores_fall_along_the_order(rows
 
 
 def test_equal_scores_keep_the_callers_order() -> None:
-    flat = a_bundle(learned=Ranker(np.zeros((len(FEATURES), KNOTS), np.float32), learned=True))
+    flat = a_bundle(learned=Ranker(np.zeros((len(FEATURES), KNOTS), np.float32)))
     assert rank(flat, user_in(flat, act(0, "l30")), LIST, timestamp=NOW).order == list(range(20))
 
 
@@ -108,7 +108,7 @@ def test_the_same_listing_twice_is_ranked_twice() -> None:
 def test_the_callers_score_counts_only_where_every_candidate_has_one() -> None:
     weights = np.zeros((len(FEATURES), KNOTS), np.float32)
     weights[-1] = np.arange(KNOTS)
-    scored = a_bundle(learned=Ranker(weights, learned=True))
+    scored = a_bundle(learned=Ranker(weights))
     user = user_in(scored, act(0, "l30"))
     given_list = [Candidate("l1", 1.0), Candidate("l2", 5.0), Candidate("l3", 3.0)]
     assert rank(scored, user, given_list, timestamp=NOW).order == [1, 2, 0]
@@ -118,7 +118,7 @@ def test_the_callers_score_counts_only_where_every_candidate_has_one() -> None:
 def test_similarity_alone_ranks_by_the_dot_product() -> None:
     weights = np.zeros((len(FEATURES), KNOTS), np.float32)
     weights[SIMILARITY] = np.arange(KNOTS)
-    near = a_bundle(learned=Ranker(weights, learned=True))
+    near = a_bundle(learned=Ranker(weights))
     user = user_in(near, act(0, "l30"))
     ranked = rank(near, user, LIST, timestamp=NOW)
     similarity = near.vectors[:20] @ np.array(user.vector, np.float32)

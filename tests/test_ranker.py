@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models import ranker
 from models.features import FEATURES, KNOTS, POSITION, RECENCY, SIMILARITY
-from models.ranker import Ranker
+from models.ranker import Ranker, total
 
 
 def curves(seed: int = 0) -> np.ndarray:
@@ -16,33 +16,33 @@ def curves(seed: int = 0) -> np.ndarray:
 
 @given(st.lists(st.floats(-50, 50, width=32), min_size=len(FEATURES), max_size=len(FEATURES)))
 def test_a_contribution_is_the_curve_at_the_features_value(values: list[float]) -> None:
-    made = Ranker(curves(), learned=True)
+    made = Ranker(curves())
     parts = made.contributions(np.array([values], np.float32))[0]
     for feature, value, part, curve in zip(FEATURES, values, parts, made.weights, strict=True):
         grid = [feature.low + feature.step * knot for knot in range(KNOTS)]
         assert part == pytest.approx(np.interp(value, grid, curve), abs=5e-3)
 
 
-def test_contributions_add_up_to_the_score_exactly() -> None:
-    made = Ranker(curves(), learned=True)
+def test_contributions_add_up_to_the_score() -> None:
+    made = Ranker(curves())
     matrix = np.random.default_rng(1).normal(size=(200, len(FEATURES))).astype(np.float32)
-    np.testing.assert_array_equal(made.score(matrix), ranker.total(made.contributions(matrix)))
     np.testing.assert_allclose(
-        made.contributions(matrix).sum(axis=1), made.score(matrix), rtol=1e-5, atol=1e-5
+        made.contributions(matrix).sum(axis=1), total(made.contributions(matrix)), rtol=1e-5, atol=1e-5
     )
 
 
 def test_a_candidates_score_does_not_depend_on_the_others_in_the_matrix() -> None:
-    made = Ranker(curves(), learned=True)
+    made = Ranker(curves())
     matrix = np.random.default_rng(1).normal(size=(200, len(FEATURES))).astype(np.float32)
     for size in (1, 3, 17):
-        np.testing.assert_array_equal(made.score(matrix[:size]), made.score(matrix)[:size])
+        np.testing.assert_array_equal(
+            total(made.contributions(matrix[:size])), total(made.contributions(matrix))[:size]
+        )
 
 
 def test_a_ranker_on_disk_is_the_same_ranker() -> None:
-    made = Ranker(curves(), learned=True)
+    made = Ranker(curves())
     read = ranker.decode(made.encode())
-    assert read.learned
     np.testing.assert_array_equal(read.weights, made.weights)
 
 
@@ -57,12 +57,12 @@ def test_a_ranker_of_other_features_or_a_later_version_is_refused() -> None:
 def test_the_default_keeps_the_callers_order_where_nothing_else_is_known() -> None:
     matrix = np.zeros((100, len(FEATURES)), np.float32)
     matrix[:, POSITION] = np.log2(np.arange(1, 101))
-    assert np.all(np.diff(ranker.default().score(matrix)) < 0)
+    assert np.all(np.diff(total(ranker.default().contributions(matrix))) < 0)
 
 
 def test_the_default_lifts_what_is_similar_and_what_was_acted_on() -> None:
     matrix = np.zeros((3, len(FEATURES)), np.float32)
     matrix[1, SIMILARITY] = 0.9
     matrix[2, RECENCY] = 1
-    plain, similar, seen = ranker.default().score(matrix)
+    plain, similar, seen = total(ranker.default().contributions(matrix))
     assert seen > similar > plain

@@ -87,7 +87,7 @@ def test_it_is_not_ready_and_says_that_no_broker_answers(sidecar: Process) -> No
     while True:
         status, said = ask(sidecar, "GET", "/readyz")
         assert status == 503
-        if "can't follow the topics at 127.0.0.1:1" in str(said["reasons"]):
+        if "no Kafka broker answers at 127.0.0.1:1" in str(said["reasons"]):
             return
         assert time.monotonic() < ends, said
         time.sleep(0.1)
@@ -152,5 +152,15 @@ def test_a_store_that_another_process_has_is_one_line(bundles: Path, tmp_path: P
     with insession("serve", *NOWHERE, *flags, ready="serving on ", log=tmp_path / "log"):
         code, says = fails(*flags)
     assert code == 2
-    assert "can't be opened" in says
+    assert says.startswith("insession: another process keeps its states in")
+    assert says.count("\n") == 1
+
+
+def test_a_state_folder_that_is_a_file_is_one_line(bundles: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, says = fails("--bundle", str(bundles), "--state", str(tmp_path / "file"), "--port", "0")
+    assert code == 2
+    assert (
+        says == f"insession: {tmp_path / 'file'} can't be written: File exists; give a folder with --state\n"
+    )
     assert says.count("\n") == 1

@@ -79,6 +79,8 @@ REFUSED = 0.04
 PAUSES = 0.02
 RETURNS = 0.35
 """The part of the visits that is by somebody who came before."""
+PER_HOUR = 150.0
+"""Visits that begin, on average over a day."""
 SECOND, HOUR = 1_000, 3_600_000
 
 MONDAY = 1_735_516_800_000
@@ -204,9 +206,7 @@ class Marketplace:
         while waiting:
             yield heappop(waiting)[2]
 
-    def visits(
-        self, number: int, start_ms: int = MONDAY, *, stream: int = 0, per_hour: float = 150.0
-    ) -> Iterator[Visit]:
+    def visits(self, number: int, start_ms: int = MONDAY, *, stream: int = 0) -> Iterator[Visit]:
         """So many visits, in the order in which they begin. Another `stream` has other visitors in the same marketplace."""
         rng = np.random.default_rng([self.seed, 1, stream])
         known: list[_Visitor] = []
@@ -214,7 +214,7 @@ class Marketplace:
         for visit in range(number):
             # More come in the evening than at night.
             busy = 1 + 0.7 * np.sin(2 * np.pi * (time / HOUR - 12) / 24)
-            time += rng.exponential(HOUR / per_hour / busy)
+            time += rng.exponential(HOUR / PER_HOUR / busy)
             visitor = self._visitor(rng, known, int(time), stream)
             played = self._visit(rng, visitor, f"{stream}-{visit:06d}", int(time))
             visitor.busy_until = played.events[-1].timestamp + 2 * HOUR

@@ -15,14 +15,7 @@ RESAMPLES = 2_000
 LEVEL = 0.95
 
 
-def interval(
-    values: npt.ArrayLike,
-    users: Sequence[str],
-    random: np.random.Generator,
-    *,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-) -> tuple[float, float]:
+def interval(values: npt.ArrayLike, users: Sequence[str], random: np.random.Generator) -> tuple[float, float]:
     """The percentile interval of the mean of `values`, [n], of which `users` says whose each is.
 
     Raises ValueError where there are no values.
@@ -34,10 +27,10 @@ def interval(
     codes = np.array([names.setdefault(user, len(names)) for user in users], np.int64)
     sums = np.bincount(codes, numbers, len(names))
     counts = np.bincount(codes, minlength=len(names)).astype(np.float64)
-    means = np.empty(resamples)
-    for resample in range(resamples):
+    means = np.empty(RESAMPLES)
+    for resample in range(RESAMPLES):
         drawn = random.integers(len(names), size=len(names))
         means[resample] = sums[drawn].sum() / counts[drawn].sum()
-    outside = 100 * (1 - level) / 2
+    outside = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(means, [outside, 100 - outside])
     return float(low), float(high)

@@ -15,7 +15,8 @@ import numpy as np
 
 from models import rank as rank_
 from models.bundle import Bundle
-from models.evaluation import baselines, confidence, mean_rank, mrr
+from models.evaluation import baselines, confidence, mrr
+from models.evaluation.ranks import rank_of
 from models.events import Booking, Click, Event, EventError, Search, decode
 from models.offline import BATCH, Offline, placed
 from models.rank import Candidate
@@ -105,7 +106,7 @@ def _chosen(path: str | PathLike[str], until: int | None) -> dict[tuple[str, str
 def _choice(search: Search, place: int, listing: str, user: UserEmbedding | None) -> Choice:
     """The caller's order is by `caller_position` where the search was re-ranked, and as shown where not."""
     results = sorted(search.results, key=lambda result: result.caller_position or result.position)
-    candidates = [Candidate(result.listing_id, result.caller_score, result.price) for result in results]
+    candidates = [Candidate(result.listing_id, result.caller_score) for result in results]
     chosen = next(index for index, result in enumerate(results) if result.listing_id == listing)
     return Choice(search, place, candidates, [result.position for result in results], chosen, user)
 
@@ -114,7 +115,7 @@ def rerank(choice: Choice, bundle: Bundle) -> Scored:
     """The choice with the list as shown, the most recently seen first, and ours."""
     search, user = choice.search, choice.user
     session = rank_.active(user, search.timestamp) if user is not None else None
-    ranked = rank_.rank(bundle, user, choice.candidates, timestamp=search.timestamp, market=search.market)
+    ranked = rank_.rank(bundle, user, choice.candidates, timestamp=search.timestamp)
     return Scored(
         choice,
         choice.candidates[choice.chosen].listing_id in baselines.acted_on(session),
@@ -135,7 +136,7 @@ def report(scored: Sequence[Scored], random: np.random.Generator) -> dict[str, A
             chosen = [one for one in scored if targets == "all" or one.seen is (targets == "seen")]
             row: dict[str, Any] = {"name": name, "targets": targets, "n": len(chosen)}
             if chosen:
-                ranks = [mean_rank.rank_of(one.choice.chosen, one.orders[name]) for one in chosen]
+                ranks = [rank_of(one.choice.chosen, one.orders[name]) for one in chosen]
                 users = [one.choice.search.user_id for one in chosen]
                 reciprocal = mrr.reciprocal(ranks)
                 row["mrr"] = float(reciprocal.mean())

@@ -106,4 +106,4 @@ def train(
         return value
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return Ranker(level(weights.detach().numpy(), knots, between, settings.support), learned=True)
+    return Ranker(level(weights.detach().numpy(), knots, between, settings.support))

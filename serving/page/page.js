@@ -40,8 +40,7 @@ async function tell(event) {
 async function rank() {
   return call("/v1/rank", {
     user_id: visit.user,
-    market: search.market || undefined,
-    candidates: [...search.candidates.values()].map(({ listing_id, score, price }) => ({ listing_id, score, price })),
+    candidates: [...search.candidates.values()].map(({ listing_id, score }) => ({ listing_id, score })),
     explain: true,
     deadline_ms: DEADLINE_MS,
     ...(visit.last && { min_offset: visit.last.offset, partition: visit.last.partition }),

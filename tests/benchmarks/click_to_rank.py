@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from confluent_kafka import Producer
 
-from insession.online import Producing, running
+from insession.online import Producing
+from insession.running import running
 from models import bundle
 from models.events import Click, encode
 from models.rank import Candidate
@@ -30,9 +31,7 @@ def run() -> list[Result]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         bundle.write(folder, a_bundle(5_000, 32))
-        place = running(
-            folder, bootstrap=None, kafka_home=Path(home) if home else None, partitions=PARTITIONS
-        )
+        place = running(folder, kafka_home=Path(home) if home else None, partitions=PARTITIONS)
         with place as (client, names, sidecar):
             ending = threading.Event()
             load = threading.Thread(target=_load, args=(client, names, ending))

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 from confluent_kafka import Producer
 
-from insession.online import running
+from insession.running import running
 from models import bundle
 from models.events import Click, encode
 from models.rank import Candidate
@@ -37,7 +37,7 @@ def run() -> list[Result]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         bundle.write(folder, a_bundle(5_000, 32))
-        place = running(folder, bootstrap=None, kafka_home=Path(home) if home else None, partitions=2)
+        place = running(folder, kafka_home=Path(home) if home else None, partitions=2)
         client, names, sidecar = stack.enter_context(place)
         producer = Producer({**client, "log_level": 0})
         now = int(time.time() * 1000)

@@ -1,4 +1,4 @@
-"""Mean rank of the chosen listing: where in the list the visitor had to go for it."""
+"""Ranks of the chosen listing: where in the list the visitor had to go for it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,35 @@
+"""Settings, from flags and the environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from insession.settings import load
+from models.errors import UserError
+
+
+@pytest.mark.parametrize("bootstrap", ["kafka:9092", "a:1,b.c:22,[::1]:9092", "[fe80::1]:9092"])
+def test_brokers_are_hosts_with_ports(bootstrap: str) -> None:
+    assert load(bootstrap=bootstrap).bootstrap == bootstrap
+
+
+@pytest.mark.parametrize("bootstrap", ["nonsense", "a:1,", "a:1, b:2", "::1:9092", "[::1]", "[::1:9092", ""])
+def test_what_is_no_host_and_port_is_refused_in_words(bootstrap: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load(bootstrap=bootstrap)
+    assert str(refused.value) == (
+        "--bootstrap (or INSESSION_BOOTSTRAP): Kafka brokers, host:port, several with commas; "
+        f"got {bootstrap!r}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"topic_prefix": "a b"}, "--topic-prefix .* begin with, of a-z, .*; got 'a b'"),
+        ({"partitions": "0"}, "--partitions .*: Input should be greater than or equal to 1; got '0'"),
+    ],
+)
+def test_a_wrong_setting_is_named(given: dict[str, str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load(**given)
