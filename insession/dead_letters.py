@@ -66,6 +66,7 @@ def list_(settings: Settings, reason: str | None, limit: int, as_json: bool) -> 
 
     \b
     Example:
+      insession topics
       insession dead-letters list --reason unreadable --limit 20
     """
     counts: Counter[str] = Counter()

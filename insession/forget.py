@@ -28,6 +28,7 @@ def command(settings: Settings, users: tuple[str, ...], file: IO[bytes] | None, 
 
     \b
     Example:
+      insession topics
       insession forget ada
     """
     if bool(users) == (file is not None):

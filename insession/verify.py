@@ -43,8 +43,10 @@ def command(
 
     \b
     Example:
-      insession verify yesterday.jsonl.zst --bundle bundles --expected yesterday.expected.jsonl --update
-      insession verify yesterday.jsonl.zst --bundle bundles --expected yesterday.expected.jsonl
+      insession import marketplace --visits 300 --out sim.jsonl.zst
+      insession train sim.jsonl.zst --out bundles
+      insession verify sim.jsonl.zst --expected sim.expected.jsonl --update
+      insession verify sim.jsonl.zst --expected sim.expected.jsonl
     """
     if update and expected_path is None:
         raise click.UsageError("--update goes with --expected")

@@ -20,6 +20,7 @@ from models import recording
 from models.bundle import Manifest
 from models.topics import Topics
 from serving import api, openapi
+from streams import metrics as worker_metrics
 
 ROOT = contracts.DOCS.parent
 PAGES = sorted([*contracts.DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
@@ -107,7 +108,7 @@ def test_every_setting_is_described_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         row = described[f"{PREFIX}{name.upper()}"]
         assert str(field.description) in row
-        assert f"`{field.default}`" in row or field.default in ("", None)
+        assert f"`{field.default}`" in row or str(field.default) in ("", "None")
 
 
 def test_every_topic_has_a_section_and_says_its_settings() -> None:
@@ -186,3 +187,18 @@ def test_every_link_leads_somewhere_and_every_test_named_exists(page: Path) -> N
         assert f"def {name}(" in SOURCES, name
     for path in re.findall(r"`((?:tests|models|streams|serving|insession)/\w+\.py)`", text):
         assert (ROOT / path).exists(), path
+
+
+def test_every_metric_of_a_worker_is_described() -> None:
+    text = (contracts.DOCS / "streams.md").read_text(encoding="utf-8")
+    for metric in worker_metrics.Metrics().registry.collect():
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        assert f"`{name}`" in text, name
+
+
+def test_every_setting_of_a_worker_is_described() -> None:
+    text = sections("streams.md")["Settings"]
+    options = {
+        name for param in VERBS["insession worker"].params for name in param.opts if name.startswith("--")
+    }
+    assert {name for name in options if f"`{name}`" not in text} == set()

@@ -388,25 +388,6 @@ def test_what_an_aborted_transaction_wrote_is_never_applied(
     assert keys == {b"kept", CHECKPOINT_KEY}
 
 
-def test_clicks_are_read_however_their_producer_compressed_them(
-    place: tuple[Client, Topics], bundles: Path, tmp_path: Path
-) -> None:
-    client, names = place
-    codecs = ("none", "gzip", "snappy", "lz4", "zstd")
-    for codec in codecs:
-        producer = Producer({**client, "compression.type": codec})
-        for number in range(20):
-            event = click(codec, number, 1_700_000_000_000 + number)
-            producer.produce(
-                names.clicks, key=codec, value=encode(event), partition=0, timestamp=event.timestamp
-            )
-        assert producer.flush(10) == 0
-    with worker(place, bundles, tmp_path / "state"):
-        wait_until_applied(place, {0: 20 * len(codecs)})
-    embeddings, *_ = published(place)
-    assert embeddings.keys() == {codec.encode() for codec in codecs}  # type: ignore[attr-defined]
-
-
 def test_a_second_worker_on_one_state_folder_is_refused(
     place: tuple[Client, Topics], bundles: Path, tmp_path: Path
 ) -> None:

@@ -25,8 +25,6 @@ from models.sessions import UserEmbedding
 from models.states import decode_embedding
 from models.topics import CHECKPOINT_KEY, Topics
 from serving.api import RankRequest
-from streams import topics
-from streams.broker import Broker
 from streams.reader import reader
 from streams.topics import Client
 from tests.made import a_bundle, unit
@@ -297,23 +295,3 @@ def test_a_health_port_that_is_taken_is_a_clear_error(
             worker(place, bundles, tmp_path / "other", "--health-port", taken),
         ):
             pass
-
-
-@pytest.mark.kafka
-@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-def test_every_compression_is_read(kafka: Broker, bundles: Path, tmp_path: Path, codec: str) -> None:
-    client: Client = {"bootstrap.servers": kafka.bootstrap}
-    names = Topics(f"test-{codec}-{time.time_ns()}-")
-    topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
-    producer = Producer({**client, "compression.type": codec, "linger.ms": 50})
-    for record in clicks("ann", "bob", count=50):
-        producer.produce(
-            names.clicks,
-            key=record.key,
-            value=record.value,
-            partition=record.partition or 0,
-            timestamp=record.timestamp,
-        )
-    producer.flush()
-    with worker((client, names), bundles, tmp_path / "state"):
-        until(lambda: {user.as_of for user in embeddings((client, names)).values()} == {LIVE + 49_000})

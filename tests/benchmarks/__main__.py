@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.benchmarks import click_to_rank, click_to_vector, rank_core, recovery, sidecar, worker
+from tests.benchmarks import click_to_rank, click_to_vector, offline, rank_core, recovery, sidecar, worker
 from tests.benchmarks.result import Result
 
 BENCHMARKS = {
@@ -19,6 +19,7 @@ BENCHMARKS = {
     "worker_two_vs_one": worker.run,
     "click_to_vector_p50": click_to_vector.run,
     "click_to_vector_p99": click_to_vector.run,
+    "replay_offline": offline.run,
     "recovery_cold": recovery.run,
     "recovery_warm": recovery.run,
     "click_to_rank_p50": click_to_rank.run,
