@@ -109,7 +109,8 @@ def test_publishing_that_is_refused_ends_the_worker_and_goes_on_where_it_was(
     def limit(count: int) -> None:
         entry = ConfigEntry("max.message.bytes", str(count), incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.TOPIC, names.user_embeddings, incremental_configs=[entry])
-        AdminClient(dict(client)).incremental_alter_configs([resource])[resource].result()
+        admin = AdminClient(dict(client))
+        admin.incremental_alter_configs([resource])[resource].result()
 
     with worker(place, bundles, tmp_path / "state") as process:
         limit(500)
