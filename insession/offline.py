@@ -17,6 +17,10 @@ def run(path: Path, bundle: Bundle, *, keep: bool) -> Result:
     # Nothing here makes cycles, and the collector would walk all the states again and again.
     gc.freeze()
     gc.disable()
-    with Progress(f"running {path.name}", unit="events") as progress:
-        placed = offline.placed(records, header.partitions)
-        return offline.run(placed, bundle, keep=keep, on_progress=progress.update)
+    try:
+        with Progress(f"running {path.name}", unit="events") as progress:
+            placed = offline.placed(records, header.partitions)
+            return offline.run(placed, bundle, keep=keep, on_progress=progress.update)
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -144,13 +144,9 @@ class Bundle:
             else:
                 self.row[listing_id] = own
             return True
-        if row is None:
-            row = self.space.put(listing_id, vector)
-        elif listing == before:
+        if listing == before:
             return False
-        else:
-            self.space.replace(row, vector)
-        self.announced[listing_id] = (row, listing)
+        self.announced[listing_id] = (self.space.put(listing_id, vector), listing)
         return True
 
     def nearest(

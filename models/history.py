@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -53,30 +54,30 @@ class ClosedSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 def dwell(events: tuple[Kept, ...]) -> dict[str, float]:
     """Seconds the visitor stayed with each opened listing, by event id: as a leave says, else until the next event."""
     seconds: dict[str, float] = {}
+    said: dict[str, float] = {}
     opened: Action | None = None
     for event in events:
-        if isinstance(event, Left):
+        if type(event) is Left:
+            said[event.of] = event.seconds
             continue
         if opened is not None:
             seconds[opened.event_id] = (event.timestamp - opened.timestamp) / 1000
-        opened = event if isinstance(event, Action) and event.kind == "click" else None
-    for event in events:
-        if isinstance(event, Left):
-            seconds[event.of] = event.seconds
-    return seconds
+        opened = event if type(event) is Action and event.kind == "click" else None
+    return seconds | said
 
 
 def skipped(events: tuple[Kept, ...]) -> list[tuple[Shown, str]]:
     """Listings shown above a click of the same search and not clicked in the session, each with its search."""
-    clicked = {event.listing_id for event in events if isinstance(event, Action)}
+    actions = [event for event in events if type(event) is Action]
+    shown = {event.search_id: event for event in events if type(event) is Shown}
     deepest: dict[str, int] = {}
-    shown = {event.search_id: event for event in events if isinstance(event, Shown)}
-    for event in events:
-        if isinstance(event, Action) and event.search_id in shown:
-            results = shown[event.search_id].results
-            if event.listing_id in results:
-                at = results.index(event.listing_id)
-                deepest[event.search_id] = max(at, deepest.get(event.search_id, 0))
+    for action in actions:
+        name = action.search_id
+        if name in shown and action.listing_id in (results := shown[name].results):
+            deepest[name] = max(results.index(action.listing_id), deepest.get(name, 0))
+    if not deepest:
+        return []
+    clicked = {action.listing_id for action in actions}
     return [
         (shown[name], listing)
         for name, at in deepest.items()
@@ -90,12 +91,13 @@ def done(events: tuple[Kept, ...]) -> tuple[Done, ...]:
     seconds = dwell(events)
     entries = []
     for event in events:
-        if isinstance(event, Action):
+        if type(event) is Action:
             entries.append(Done(event.kind, event.listing_id, event.timestamp, event.market))
             if event.kind == "click" and seconds.get(event.event_id, 0.0) >= LONG_CLICK_SECONDS:
                 entries.append(Done("long-click", event.listing_id, event.timestamp, event.market))
     entries += [Done("skip", listing, shown.timestamp, shown.market) for shown, listing in skipped(events)]
-    return tuple(sorted(entries, key=lambda entry: entry.timestamp))
+    entries.sort(key=attrgetter("timestamp"))
+    return tuple(entries)
 
 
 def append(history: History, session: Session, windows: Windows = WINDOWS) -> History:

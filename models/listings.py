@@ -40,6 +40,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _decoder = msgspec.json.Decoder(Columns)
+_listing_decoder = msgspec.json.Decoder(Listing)
 NOTHING = -1
 """The code of a listing without a market."""
 
@@ -105,6 +106,18 @@ class Listings:
     def encode(self) -> bytes:
         """The columns as JSON."""
         return msgspec.json.encode(self.columns)
+
+
+def decode_record(key: bytes | None, value: bytes | None) -> tuple[str, Listing | None]:
+    """What a record of the topic `listings` announces: an id, and the listing or None where it is withdrawn.
+
+    Raises ValueError where it can't be read, or its key is not its id.
+    """
+    listing_id = (key or b"").decode()
+    listing = _listing_decoder.decode(value) if value is not None else None
+    if listing is not None and listing.listing_id != listing_id:
+        raise ValueError("the record's key is not its `listing_id`")
+    return listing_id, listing
 
 
 def decode(content: bytes) -> Listings:

@@ -16,8 +16,10 @@ from models.partition import Changes, Partition
 from models.recording import Record, home
 from models.states import Memory
 
-BATCH = 10_000
-"""Records between two flushes; any number gives the same."""
+BATCH = 100_000
+"""Records between two flushes; any number gives the same, and a larger one encodes fewer states."""
+STEP = 5_000
+"""Records between two looks at the progress."""
 _FACTS = struct.Struct("<qqqq").pack
 KINDS: tuple[str, ...] = tuple(kind.__struct_config__.tag for kind in get_args(Event))
 
@@ -44,9 +46,8 @@ class Offline:
 
     def apply(self, record: Record) -> None:
         """Apply a record."""
-        assert record.partition is not None
-        assert record.offset is not None
-        self.partition(record.partition).apply(record.offset, record.timestamp, record.key, record.value)
+        partition = self._partitions.get(record.partition) or self.partition(record.partition)  # type: ignore[arg-type]
+        partition.apply(record.offset, record.timestamp, record.key, record.value)  # type: ignore[arg-type]
 
     def flush(self) -> None:
         """End the batch of every partition, until nothing is due any more."""
@@ -134,10 +135,11 @@ def run(
         offline.apply(record)
         prints.add(record)
         result.events += 1
-        if result.events % BATCH == 0:
-            offline.flush()
+        if result.events % STEP == 0:
             prints.flush()
             on_progress(result.events)
+        if result.events % BATCH == 0:
+            offline.flush()
     offline.flush()
     on_progress(result.events)
     result.kinds = Counter({kind: counts[kind] for kind in KINDS if counts[kind]})

@@ -86,19 +86,22 @@ class Partition:
     def _name(self) -> str:
         return self.bundle.name if self.bundle else ""
 
-    def load(self, keys: Iterable[bytes | None]) -> None:
+    def load(self, keys: Iterable[bytes | None]) -> int:
         """Read the users of coming records in one go; `apply` reads one that is missing by itself.
 
-        Whoever is loaded and has a vector of another bundle gets one of this bundle with the next flush.
+        Whoever is loaded and has a vector of another bundle gets one of this bundle with the next flush: so many.
         """
+        stale = 0
         users = [key for key in dict.fromkeys(keys) if key is not None and key not in self._users]
         for user, value in zip(users, self.states.get_many([user_key(user) for user in users]), strict=True):
             if value is None:
                 self._users[user] = _User(None, -1, None)
             else:
                 record = decode_embedding(value)
-                stale = record.bundle != self._name and bool(record.state.sessions)
-                self._users[user] = _User(record.state, record.offset, record.state, stale)
+                other = record.bundle != self._name and bool(record.state.sessions)
+                self._users[user] = _User(record.state, record.offset, record.state, other)
+                stale += other
+        return stale
 
     def apply(self, offset: int, timestamp: int, key: bytes | None, value: bytes | None) -> None:
         """Apply one record, by the rules of section 5 of the design; what can't be applied is a dead letter."""
@@ -111,19 +114,20 @@ class Partition:
             self._changes.counts[error.reason] += 1
             return
         if not isinstance(event, Tick):
-            self._apply_to_user(offset, event)
+            assert key is not None
+            self._apply_to_user(offset, key, event)
         self._changes.counts[event.__struct_config__.tag] += 1  # type: ignore[index]
         self.watermark = max(self.watermark, min(event.timestamp, timestamp))
 
-    def _apply_to_user(self, offset: int, event: UserEvent) -> None:
-        user = event.user_id.encode()
+    def _apply_to_user(self, offset: int, user: bytes, event: UserEvent) -> None:
         entry = self._advance(user)
         before = entry.state or _EMPTY
         after = sessions.apply(before, event, self.windows)
         counts = self._changes.counts
         if after is not before:
             entry.state, entry.offset = after, offset
-            counts["opened"] += max(0, len(after.sessions) - len(before.sessions))
+            if (opened := len(after.sessions) - len(before.sessions)) > 0:
+                counts["opened"] += opened
         elif before.forgotten is not None and event.timestamp <= before.forgotten:
             counts["forgotten"] += 1
         else:
@@ -159,12 +163,15 @@ class Partition:
 
     def _advance(self, user: bytes) -> _User:
         """The user, with everything closed that is due at the watermark."""
-        if user not in self._users:
+        entry = self._users.get(user)
+        if entry is None:
             self.load([user])
-        entry = self._users[user]
+            entry = self._users[user]
         if entry.state is None:
             return entry
         state, closed = sessions.advance(entry.state, self.watermark, self.windows)
+        if state is entry.state:
+            return entry
         for session in closed:
             self._close(user, entry, session)
         if state is None:

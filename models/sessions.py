@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal
 
 import msgspec
 
@@ -24,7 +24,7 @@ from models.events import (
     Leave,
     Rejection,
     Search,
-    Tick,
+    UserEvent,
     Version,
     Wishlist,
 )
@@ -166,6 +166,12 @@ def advance(
     state: State, watermark: int, windows: Windows = WINDOWS
 ) -> tuple[State | None, tuple[Session, ...]]:
     """The state once the partition has come to `watermark` (None where the user is dropped), and the sessions that closed."""
+    if (
+        state.forgotten is None
+        and state.sessions
+        and state.sessions[0].events[-1].timestamp + windows.gap + windows.grace >= watermark
+    ):
+        return state, ()  # as is so nearly always
     closing = 0
     while (
         closing < len(state.sessions)
@@ -184,7 +190,7 @@ def advance(
     return State(sessions=sessions, last=state.last, forgotten=forgotten), closed
 
 
-def apply(state: State, event: Event, windows: Windows = WINDOWS) -> State:
+def apply(state: State, event: UserEvent, windows: Windows = WINDOWS) -> State:
     """The state after `event`, which is on time and of this user. The very same object where nothing changes."""
     if isinstance(event, Forget):
         return _forget(state, event.timestamp)
@@ -202,54 +208,40 @@ def apply(state: State, event: Event, windows: Windows = WINDOWS) -> State:
     )
 
 
-def _keep(event: Event, windows: Windows) -> Kept:
-    match event:
-        case Search():
-            shown = tuple(result.listing_id for result in event.results[: windows.results])
-            name = event.search_id or event.event_id
-            return Shown(event.timestamp, event.event_id, name, event.market, shown)
-        case Leave():
-            return Left(event.timestamp, event.event_id, event.of, event.seconds)
-        case Click() | Wishlist() | Inquiry() | Booking() | Rejection():
-            return Action(
-                event.timestamp,
-                event.event_id,
-                KINDS[type(event)],
-                event.listing_id,
-                event.market,
-                event.search_id,
-            )
-        case Forget() | Tick():
-            raise TypeError(f"{type(event).__name__} does not stand in a session")
-        case _:
-            assert_never(event)
+def _keep(event: Search | Click | Leave | Wishlist | Inquiry | Booking | Rejection, windows: Windows) -> Kept:
+    if isinstance(event, Search):
+        shown = tuple([result.listing_id for result in event.results[: windows.results]])
+        name = event.search_id or event.event_id
+        return Shown(event.timestamp, event.event_id, name, event.market, shown)
+    if isinstance(event, Leave):
+        return Left(event.timestamp, event.event_id, event.of, event.seconds)
+    return Action(
+        event.timestamp, event.event_id, KINDS[type(event)], event.listing_id, event.market, event.search_id
+    )
 
 
 def _insert(sessions: tuple[Session, ...], event: Kept, windows: Windows) -> tuple[Session, ...]:
     """Join the session within whose gap the event lies, join the two it lies between, or open one."""
     time = event.timestamp
-    if (
-        sessions
-        and 0 <= time - sessions[-1].last <= windows.gap
-        and _fits(sessions[-1].events, event, windows)
-    ):
-        return (*sessions[:-1], Session(sessions[-1].first, (*sessions[-1].events, event)))
+    if sessions:
+        newest = sessions[-1]
+        events = newest.events
+        last = events[-1]
+        # Nearly every event comes last, and nothing must make room for it.
+        if (
+            0 <= time - last.timestamp <= windows.gap
+            and (time > last.timestamp or event.event_id > last.event_id)
+            and len(events) < windows.events
+            and (type(event) is not Shown or sum([type(e) is Shown for e in events]) < windows.searches)
+        ):
+            return (*sessions[:-1], Session(newest.first, (*events, event)))
     near = [s for s in sessions if s.first - windows.gap <= time <= s.last + windows.gap]
     older = tuple(s for s in sessions if s.last + windows.gap < time)
     newer = tuple(s for s in sessions if time < s.first - windows.gap)
     first = min([time, *(s.first for s in near)])
-    events = [kept for session in near for kept in session.events]
-    events.insert(bisect_left(events, order(event), key=order), event)
-    return (*older, Session(first, _newest(events, windows)), *newer)
-
-
-def _fits(events: tuple[Kept, ...], event: Kept, windows: Windows) -> bool:
-    """Whether the event comes last and nothing must make room for it, as is so of nearly every event."""
-    return (
-        len(events) < windows.events
-        and order(events[-1]) <= order(event)
-        and (type(event) is not Shown or sum(type(kept) is Shown for kept in events) < windows.searches)
-    )
+    joined = [kept for session in near for kept in session.events]
+    joined.insert(bisect_left(joined, order(event), key=order), event)
+    return (*older, Session(first, _newest(joined, windows)), *newer)
 
 
 def _newest(events: list[Kept], windows: Windows) -> tuple[Kept, ...]:

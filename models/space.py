@@ -21,6 +21,7 @@ class Space:
         self.row = dict(row)
         self.ids = list(row)
         """By row."""
+        self._put: dict[str, int] = {}
         self._matrix = vectors
         self._size = len(vectors)
 
@@ -30,7 +31,11 @@ class Space:
         return self._matrix[: self._size]
 
     def put(self, listing_id: str, vector: Floats) -> int:
-        """Give a listing a vector, [d], in a row of its own; the row."""
+        """Give a listing a vector, [d], in a row of its own, the same as before where it had one; the row."""
+        if (row := self._put.get(listing_id)) is not None:
+            self._matrix[row] = vector
+            self.row[listing_id] = row
+            return row
         if self._size == len(self._matrix):
             grown = np.zeros((self._size + max(1_024, self._size // 8), self._matrix.shape[1]), np.float32)
             grown[: self._size] = self._matrix
@@ -39,9 +44,5 @@ class Space:
         self._matrix[row] = vector
         self._size = row + 1
         self.ids.append(listing_id)
-        self.row[listing_id] = row
+        self.row[listing_id] = self._put[listing_id] = row
         return row
-
-    def replace(self, row: int, vector: Floats) -> None:
-        """Give a row that was put another vector."""
-        self._matrix[row] = vector

@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 
 from models.errors import no_broker
 from models.events import Version
-from models.listings import Listing
+from models.listings import Listing, decode_record
 from models.states import Checkpoint, history_key, user_key
 from models.store import Store, following
 from models.topics import CHECKPOINT_KEY, Topics
@@ -90,7 +90,6 @@ class _Again(Exception):
 _standings = msgspec.json.Decoder(Standing)
 _places = msgspec.json.Decoder(Place)
 _checkpoints = msgspec.json.Decoder(Checkpoint)
-_listings = msgspec.json.Decoder(Listing)
 
 
 def listing_key(listing: bytes) -> bytes:
@@ -357,8 +356,8 @@ class Follower:
 
     def _listing(self, key: bytes, value: bytes | None) -> None:
         try:
-            self._announce(key.decode(), _listings.decode(value) if value is not None else None)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._announce(*decode_record(key, value))
+        except ValueError as error:
             self._metrics.unreadable.labels(self._topics.listings).inc()
             log.warning("%s: a listing that can't be read, %r: %s", self._topics.listings, key, error)
 

@@ -242,7 +242,8 @@ def _seen(user: UserEmbedding, bundle: Bundle) -> frozenset[int]:
         if isinstance(event, Action)
     }
     row = bundle.row
-    return frozenset(row[listing] for listing in listings if listing in row)
+    # Another thread may withdraw a listing meanwhile.
+    return frozenset(at for listing in listings if (at := row.get(listing)) is not None)
 
 
 def _state(user: UserEmbedding | None, timestamp: int) -> api.UserState | None:

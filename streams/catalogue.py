@@ -7,26 +7,31 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from models import bundle as bundles
 from models.bundle import Bundle
 from models.errors import UserError
-from models.listings import Listing
+from models.listings import Listing, decode_record
 from streams.topics import Client
 
 log = logging.getLogger("insession.catalogue")
 CHUNK = 1_000
 
-_decoder = msgspec.json.Decoder(Listing)
-
 
 class Catalogue:
     """Follows the topic `listings`, all `partitions` of it, and gives each listing to the bundle in use; takes new bundles."""
 
-    def __init__(self, client: Client, topic: str, partitions: int, path: Path) -> None:
-        """Raises UserError where there is no bundle at `path`, or it is broken."""
+    def __init__(
+        self,
+        client: Client,
+        topic: str,
+        partitions: int,
+        path: Path,
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        """`on_error` is called where following fails. Raises UserError where there is no bundle at `path`, or it is broken."""
+        self._on_error = on_error
         self.path = path
         self.bundle: Bundle = bundles.load(path)
         self._listings: dict[str, Listing] = {}
@@ -35,7 +40,7 @@ class Catalogue:
         self._topic, self._partitions, self._client = topic, partitions, client
         self._read = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="catalogue", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -78,6 +83,12 @@ class Catalogue:
         log.info("bundle %s in place of %s", new.name, old.name)
         return True
 
+    def _run(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:
+            self._on_error(error)
+
     def _follow(self) -> None:
         consumer = Consumer(
             {
@@ -112,11 +123,8 @@ class Catalogue:
 
     def _announce(self, key: bytes | None, value: bytes | None) -> None:
         try:
-            listing_id = (key or b"").decode()
-            listing = _decoder.decode(value) if value is not None else None
-            if listing is not None and listing.listing_id != listing_id:
-                raise ValueError("the record's key is not its listing_id")
-        except (msgspec.MsgspecError, ValueError) as error:
+            listing_id, listing = decode_record(key, value)
+        except ValueError as error:
             log.warning("%s: a listing that can't be read, %r: %s", self._topic, key, error)
             return
         with self._lock:

@@ -20,6 +20,7 @@ from models.store import Store
 from models.topics import CHECKPOINT_KEY, MESSAGE_BYTES
 from streams.catalogue import Catalogue
 from streams.metrics import Metrics
+from streams.reader import Stopped
 from streams.recovery import Place, recover
 from streams.states import Overlay, Standing, read_standing, users, write
 
@@ -91,6 +92,8 @@ class Pipeline:
         Raises UserError where the states can't be continued, streams.reader.Stopped where `stop` was called meanwhile.
         """
         await self._in_thread(lambda: self._take_over(afresh))
+        if self._stopping.is_set():
+            raise Stopped
         self._task = asyncio.create_task(self._run(), name=f"partition-{self.place.partition}")
         self._task.add_done_callback(self._on_end)
 
@@ -166,7 +169,8 @@ class Pipeline:
                 next_offset = records[-1].offset + 1 if records else next_offset
                 changes, bundle = await self._in_thread(lambda records=records: self._apply(records))  # type: ignore[misc]
                 if committing is not None:
-                    await committing
+                    # Cancelled here, the commit goes on: whoever cancels waits for it.
+                    await asyncio.shield(committing)
                 more = changes.more
                 if records or changes.store or bundle != self._standing.bundle:
                     self._overlay.pending = changes.store
@@ -190,7 +194,7 @@ class Pipeline:
 
     async def _take(self, committing: asyncio.Task[None] | None) -> list[Any]:
         """The next fetches, about a batch; none where vectors are to be computed again. While a commit is under way only a full batch is worth starting."""
-        if not self._fetches and self._recomputed is None:
+        while not (self._fetches or self._recomputed is not None or self._other_bundle):
             self._arrived.clear()
             await self._arrived.wait()
         if self._waiting < BATCH:
@@ -207,6 +211,10 @@ class Pipeline:
             self._full = False
             self._on_room()
         return taken
+
+    @property
+    def _other_bundle(self) -> bool:
+        return self.catalogue.bundle is not self._partition.bundle
 
     def _apply(self, records: list[Any]) -> tuple[Changes, str]:
         """Apply the records; what they change, and of which bundle all vectors are then ("" where some are not)."""
@@ -231,8 +239,7 @@ class Pipeline:
         """Bring the vectors of the next users to the bundle in use: `flush` gives whoever is loaded one of it."""
         assert self._store is not None
         next_users = users(self._store, self._recomputed or b"", count)
-        self._partition.load(next_users)
-        self.metrics.recomputed.inc(len(next_users))
+        self.metrics.recomputed.inc(self._partition.load(next_users))
         self._recomputed = next_users[-1] if len(next_users) == count else None
 
     def _lives(self) -> None:

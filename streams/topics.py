@@ -48,9 +48,13 @@ def cluster_id(client: Client) -> str:
         raise unreachable(client, error) from None
 
 
-def unreachable(client: Client, error: KafkaException) -> UserError:
+class Unreachable(UserError):
+    """No broker answers: nobody's mistake, and worth another try."""
+
+
+def unreachable(client: Client, error: KafkaException) -> Unreachable:
     """The error for a broker that does not answer."""
-    return UserError(no_broker(client["bootstrap.servers"], error.args[0].str()))
+    return Unreachable(no_broker(client["bootstrap.servers"], error.args[0].str()))
 
 
 def connect(client: Client) -> AdminClient:

@@ -34,7 +34,7 @@ from streams.pipeline import BATCH, Pipeline, transactional_id
 from streams.reader import Stopped
 from streams.recovery import Place
 from streams.security import credentials
-from streams.topics import Client, cluster_id, require
+from streams.topics import Client, Unreachable, cluster_id, require
 
 log = logging.getLogger("insession.worker")
 
@@ -67,12 +67,14 @@ class Worker:
         self.cluster = cluster_id(client)
         self.state = state
         self.metrics = Metrics()
-        self.catalogue = Catalogue(client, topics.listings, self.found[topics.listings].partitions, bundle)
+        self.catalogue = Catalogue(
+            client, topics.listings, self.found[topics.listings].partitions, bundle, fail
+        )
         self.pipelines: dict[int, Pipeline] = {}
         self._starting: list[Pipeline] = []
         self._begun: set[int] = set()
         """Partitions begun afresh: once for each is what was asked for."""
-        self._ready = False
+        self._ready = self._ending = False
         self._lock = _lock(state)
         self._changing = asyncio.Lock()
         self.app = self._app()
@@ -90,7 +92,8 @@ class Worker:
             broker_heartbeat_interval=1,
             broker_max_poll_records=BATCH,
             consumer_max_fetch_size=FETCH_BYTES,
-            consumer_auto_offset_reset="earliest",
+            # Whatever is not there to go on from is an error, and not a jump over what is missing.
+            consumer_auto_offset_reset="none",
             topic_allow_declare=False,
             topic_disable_leader=True,
             stream_wait_empty=False,
@@ -126,13 +129,19 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.set)
         self.catalogue.start()
-        if not await asyncio.to_thread(self.catalogue.wait_until_read, READING_SECONDS):
+        reading = asyncio.create_task(asyncio.to_thread(self.catalogue.wait_until_read, READING_SECONDS))
+        told = asyncio.create_task(ending.wait())
+        await asyncio.wait([reading, told], return_when=asyncio.FIRST_COMPLETED)
+        if told.done():
+            return
+        if not reading.result():
             log.warning("beginning before all of %s is read", self.topics.listings)
         self.app.finalize()
         tasks = [asyncio.create_task(work) for work in (self.app.start(), self._look())]
         for task in tasks:
             task.add_done_callback(fail_with)
-        await ending.wait()
+        await told
+        self._ending = True
         tasks[1].cancel()
         self.catalogue.stop()
         self._interrupt()
@@ -151,6 +160,13 @@ class Worker:
         """Take over what is assigned, kept partitions too: nobody knows who wrote while the group was changing."""
         async with self._changing:
             await self._stop()
+            if self._ending:
+                return
+            try:
+                self.found = await asyncio.to_thread(require, self.client, self.topics)
+                self.cluster = await asyncio.to_thread(cluster_id, self.client)
+            except UserError as error:
+                fail(error)
             assigned = sorted(
                 tp.partition for tp in self.app.consumer.assignment() if tp.topic == self.topics.clicks
             )
@@ -175,6 +191,8 @@ class Worker:
             finally:
                 self._starting = []
             self.pipelines = pipelines
+            for pipeline in pipelines.values():
+                pipeline.wake()  # a new bundle may have come meanwhile
             self._begun |= pipelines.keys()
             self._ready = True
             seconds = time.monotonic() - started
@@ -191,6 +209,7 @@ class Worker:
 
     async def _stop(self) -> None:
         self._ready = False
+        self.metrics.partitions.set(0)
         pipelines, self.pipelines = self.pipelines, {}
         await asyncio.gather(*(pipeline.stop() for pipeline in pipelines.values()))
 
@@ -252,7 +271,7 @@ class Worker:
         def lag(number: int) -> float:
             pipeline = self.pipelines.get(number)
             end = self.app.consumer.highwater(TP(self.topics.clicks, number)) if pipeline else None
-            return max(0.0, end - pipeline.checkpoint.next_offset) if pipeline and end else 0.0
+            return max(0.0, end - pipeline.checkpoint.next_offset) if pipeline and end else math.nan
 
         def delay(number: int) -> float:
             pipeline = self.pipelines.get(number)
@@ -295,7 +314,7 @@ def fail(error: BaseException) -> None:
         log.error("the worker failed", exc_info=error)
         message = f"{type(error).__name__}: {error}"
     print(f"insession: {message}", file=sys.stderr, flush=True)
-    os._exit(2 if isinstance(error, UserError) else 1)
+    os._exit(2 if isinstance(error, UserError) and not isinstance(error, Unreachable) else 1)
 
 
 def fail_with(task: asyncio.Task[None]) -> None:
@@ -326,7 +345,10 @@ def run(
                 log.info("health and metrics are on http://%s:%d", health[0], port)
             await worker.run()
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except Unreachable as error:
+        fail(error)
     # Faust leaves threads behind that would hold the interpreter for seconds; all that counts is committed.
     sys.stdout.flush()
     os._exit(0)

@@ -181,8 +181,16 @@ def test_every_route_is_described_with_a_call_and_an_answer_of_its_type() -> Non
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere_and_every_test_named_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
-        assert link.startswith("https://") or (page.parent / link).exists(), link
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        target, _, anchor = link.partition("#")
+        assert link.startswith("https://") or (page.parent / target).exists(), link
+        if anchor and (target.endswith(".md") or not target):
+            there = (page.parent / target if target else page).read_text(encoding="utf-8")
+            headings = [
+                re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-")
+                for h in re.findall(r"^#+ (.*)$", there, re.MULTILINE)
+            ]
+            assert anchor in headings, link
     for name in re.findall(r"`(test_\w+)`", text):
         assert f"def {name}(" in SOURCES, name
     for path in re.findall(r"`((?:tests|models|streams|serving|insession)/\w+\.py)`", text):

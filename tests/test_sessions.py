@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.events import Booking, Click, Forget, Impossible, Late, Leave, Result, Search, Tick
+from models.events import Booking, Click, Forget, Impossible, Late, Leave, Result, Search
 from models.sessions import MINUTE, WINDOWS, State, Windows, advance, apply, check, deadline
 
 
@@ -137,11 +137,6 @@ def test_the_mark_of_a_forget_ends_once_what_it_drops_would_be_late() -> None:
     kept, _ = advance(state, 111 * MINUTE)
     assert kept is state
     assert advance(state, 111 * MINUTE + 1) == (None, ())
-
-
-def test_a_tick_belongs_to_no_session() -> None:
-    with pytest.raises(TypeError):
-        apply(State(), Tick(event_id="t", timestamp=1))
 
 
 TINY = Windows(events=4, searches=2, results=2)

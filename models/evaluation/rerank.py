@@ -18,7 +18,7 @@ from models.bundle import Bundle
 from models.evaluation import baselines, confidence, mrr
 from models.evaluation.ranks import rank_of
 from models.events import Booking, Click, Event, EventError, Search, decode
-from models.offline import BATCH, Offline, placed
+from models.offline import BATCH, STEP, Offline, placed
 from models.rank import Candidate
 from models.recording import Record, read
 from models.sessions import UserEmbedding
@@ -77,8 +77,9 @@ def choices(
     chosen = _chosen(path, until)
     offline = Offline(bundle, lambda number, changes: None)
     for place, (number, record, event) in enumerate(records(path)):
-        if place % BATCH == 0:
+        if place % STEP == 0:
             on_progress(place)
+        if place % BATCH == 0:
             offline.flush()
         if event is not None and not _within(event.timestamp, until):
             continue
