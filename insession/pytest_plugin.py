@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def insession_verify(request: pytest.FixtureRequest) -> Callable[..., str]:
-    """Call it with a recording, the bundle and the file of the expected result; relative paths begin at the test's folder.
+    """Call it with a recording, the bundle, the file of the expected result and, where listings were announced, a recording of those; relative paths begin at the test's folder.
 
     It fails the test with what the command printed, the first difference, where the results differ; and gives
     what it printed. With `pytest --insession-update` the file is written anew.
@@ -38,10 +38,15 @@ def insession_verify(request: pytest.FixtureRequest) -> Callable[..., str]:
     update = bool(request.config.getoption("--insession-update"))
 
     def verify(
-        recording: str | os.PathLike[str], *, bundle: str | os.PathLike[str], expected: str | os.PathLike[str]
+        recording: str | os.PathLike[str],
+        *,
+        bundle: str | os.PathLike[str],
+        expected: str | os.PathLike[str],
+        listings: str | os.PathLike[str] | None = None,
     ) -> str:
         command = [*COMMAND, "verify", str(folder / Path(recording)), "--bundle", str(folder / Path(bundle))]
         command += ["--expected", str(folder / Path(expected)), *(["--update"] if update else [])]
+        command += ["--listings", str(folder / Path(listings))] if listings is not None else []
         # The same for a PYTHONPATH that names the repository.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         done = subprocess.run(

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from insession.interrupt import interrupt
-from insession.offline import run
+from insession.offline import listings_option, load, run
 from insession.progress import Progress
 from insession.settings import Settings, options
 from models import recording as recording_
@@ -33,6 +33,7 @@ from models.offline import Result
     type=click.Path(path_type=Path, dir_okay=False),
     help="with --offline: write the expected result to this file (.jsonl, or .jsonl.zst)",
 )
+@listings_option
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @options("bootstrap", "topic_prefix", "bundle")
 def command(
@@ -42,6 +43,7 @@ def command(
     speed: float | None,
     offline: bool,
     out: Path | None,
+    listings: Path | None,
     as_json: bool,
 ) -> None:
     """Produce a recording's records, with their own times and partitions.
@@ -58,10 +60,10 @@ def command(
     if offline:
         if topic or speed:
             raise click.UsageError("--topic and --speed are for a broker, and --offline uses none")
-        _offline(settings, recording, out, as_json)
+        _offline(settings, recording, out, listings, as_json)
         return
-    if out:
-        raise click.UsageError("--out goes with --offline")
+    if out or listings:
+        raise click.UsageError(f"--{'out' if out else 'listings'} goes with --offline")
     _online(settings, recording, topic or settings.topics.clicks, speed, as_json)
 
 
@@ -102,11 +104,11 @@ def _online(settings: Settings, path: Path, name: str, speed: float | None, as_j
         sys.exit(told.code)
 
 
-def _offline(settings: Settings, path: Path, out: Path | None, as_json: bool) -> None:
-    from models import bundle, expected
+def _offline(settings: Settings, path: Path, out: Path | None, listings: Path | None, as_json: bool) -> None:
+    from models import expected
     from models.expected import Header
 
-    loaded = bundle.load(settings.bundle)
+    loaded = load(settings.bundle, listings)
     started = time.monotonic()
     result = run(path, loaded, keep=out is not None)
     seconds = time.monotonic() - started

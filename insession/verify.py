@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from insession.offline import run
+from insession.offline import listings_option, load, run
 from insession.progress import Progress
 from insession.settings import Settings, options
-from models import bundle, expected
+from models import expected
 from models.errors import UserError
 from models.expected import Comparison, Difference, Header
 
@@ -29,10 +29,16 @@ SHOWN = 400
     help="compare with this expected result instead of the topics; needs no broker",
 )
 @click.option("--update", is_flag=True, help="with --expected: write that file anew")
+@listings_option
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @options("bootstrap", "topic_prefix", "bundle")
 def command(
-    settings: Settings, recording: Path, expected_path: Path | None, update: bool, as_json: bool
+    settings: Settings,
+    recording: Path,
+    expected_path: Path | None,
+    update: bool,
+    listings: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare what a worker has made of a recording with what the recording gives without a broker.
 
@@ -50,7 +56,11 @@ def command(
     """
     if update and expected_path is None:
         raise click.UsageError("--update goes with --expected")
-    loaded = bundle.load(settings.bundle)
+    if listings is not None and expected_path is None:
+        raise click.UsageError(
+            "--listings goes with --expected: what stands on the topics is read from there"
+        )
+    loaded = load(settings.bundle, listings)
     if expected_path is None:
         from streams import verify
 

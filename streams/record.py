@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException, Message
 from models.errors import UserError
 from models.recorder import Recorder
 from models.recording import Header, Record
-from streams.reader import OutOfRange, Reader, reader
+from streams.reader import OutOfRange, Reader, Stopped, reader
 from streams.topics import Client, Found, cluster_id, describe
 
 FLUSH_SECONDS = 2.0
@@ -69,7 +69,7 @@ def record(
         on_missing(gap)
 
     with ExitStack() as stack:
-        sources = [stack.enter_context(reader(client)) for _ in range(found.partitions)]
+        sources = [stack.enter_context(reader(client, stop)) for _ in range(found.partitions)]
         header = _header(client, found, sources)
         recorder = stack.enter_context(Recorder(out, header))
         try:
@@ -83,6 +83,8 @@ def record(
                     break
             if follow and not stop():
                 _follow(sources[0], topic, recorder, miss, on_progress, stop)
+        except Stopped:
+            pass  # The broker is away, and there is nothing to wait for any more.
         except KafkaException as error:
             raise UserError(f"{topic} can't be read on: {error.args[0].str()}") from None
         return Recorded(recorder.standing.records, recorder.before, tuple(missing))

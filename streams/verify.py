@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +14,7 @@ from models import expected, offline, recording
 from models.bundle import Bundle
 from models.errors import UserError
 from models.expected import DEAD, EMBEDDINGS, HISTORIES, SESSIONS, Comparison, Place
+from models.listings import decode_record
 from models.recording import Header, Record
 from models.states import Checkpoint
 from models.topics import CHECKPOINT_KEY, Topics
@@ -43,6 +44,11 @@ def verify(
         else:
             readers = [stack.enter_context(reader(client)) for _ in range(clicks.partitions)]
             standing = _standing(readers, topics.clicks, path, header, records)
+        for number in range(found[topics.listings].partitions):
+            for messages, _ in source.read(topics.listings, number):
+                for message in messages:
+                    with suppress(ValueError):  # as the worker does
+                        bundle.announce(*decode_record(message.key(), message.value()))
         result = offline.run(standing, bundle, keep=True, on_progress=on_progress)
         for number in range(clicks.partitions):
             _nothing_more(source, topics.clicks, number, result.next_offsets.get(number), path)

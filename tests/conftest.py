@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from streams import broker
+from models import bundle
+from models.topics import Topics
+from streams import broker, topics
 from streams.broker import Broker
+from streams.topics import Client
+from tests.made import a_bundle
+from tests.path import PARTITIONS
 
 CI = bool(os.environ.get("CI"))
 
@@ -49,3 +55,18 @@ def any_broker(request: pytest.FixtureRequest) -> Broker:
     """Both brokers in turn."""
     running: Broker = request.getfixturevalue(request.param)
     return running
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Path:
+    bundle.write(tmp_path / "bundles", a_bundle(40))
+    return tmp_path / "bundles"
+
+
+@pytest.fixture
+def place(any_broker: Broker) -> tuple[Client, Topics]:
+    """Topics of a test's own, that keep everything."""
+    client: Client = {"bootstrap.servers": any_broker.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
+    return client, names

@@ -15,7 +15,6 @@ from random import Random
 import msgspec
 import pytest
 from confluent_kafka import KafkaError, Producer
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from insession.processes import insession
 from models import bundle
@@ -31,8 +30,9 @@ from streams.broker import Broker
 from streams.reader import reader
 from streams.topics import Client
 from tests.made import a_bundle
-from tests.test_path import (
+from tests.path import (
     PARTITIONS,
+    allow,
     ends,
     expected,
     published,
@@ -260,15 +260,6 @@ def test_each_bad_record_is_a_dead_letter_once_and_each_good_one_counts_once(
                     assert message.value() == (item.value and item.value[:DEAD_LETTER_BYTES])
                     assert message.key() == (item.key and item.key[:DEAD_LETTER_BYTES])
     assert seen == dict.fromkeys(wrong, 1)
-
-
-def allow(client: Client, topic: str, name: str, value: str) -> None:
-    """Change a setting of a topic."""
-    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    admin = AdminClient({**client})
-    [done] = admin.incremental_alter_configs([resource]).values()
-    done.result()
 
 
 @pytest.mark.kafka

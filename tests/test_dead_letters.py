@@ -25,7 +25,7 @@ from streams.broker import Broker
 from streams.reader import reader
 from streams.topics import Client
 from tests.made import a_bundle
-from tests.test_path import (
+from tests.path import (
     PARTITIONS,
     as_record,
     click,

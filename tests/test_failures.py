@@ -13,15 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from models.topics import Topics
 from streams import topics
 from streams.broker import Broker, end
 from streams.topics import Client
-from tests.test_path import (
+from tests.path import (
     PARTITIONS,
-    bundles,
+    allow,
     ends,
     expected,
     published,
@@ -31,8 +30,6 @@ from tests.test_path import (
     wait_until_applied,
     worker,
 )
-
-__all__ = ["bundles"]
 
 pytestmark = pytest.mark.kafka
 Place = tuple[Client, Topics]
@@ -62,6 +59,14 @@ def faulty(fault: str, place: Place, bundles: Path, folder: Path) -> Iterator[su
         end(process)
 
 
+def ready(folder: Path) -> None:
+    """Wait until a faulty worker is at work."""
+    deadline = time.monotonic() + 30
+    while "worker ready" not in folder.with_suffix(".log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def feed(place: Place, count: int = 600) -> tuple[list, list[int]]:  # type: ignore[type-arg]
     """Send records some at a time, so that they come in many batches."""
     sent = records(count)
@@ -88,7 +93,7 @@ def test_a_worker_that_fails_at_a_commit_loses_nothing_and_counts_nothing_twice(
     place: Place, bundles: Path, tmp_path: Path, fault: str, code: int, says: str
 ) -> None:
     with faulty(fault, place, bundles, tmp_path / "state") as process:
-        time.sleep(4)
+        ready(tmp_path / "state")
         sent, offsets = feed(place)
         assert process.wait(30) == code
     assert says in (tmp_path / "state.log").read_text()
@@ -106,18 +111,12 @@ def test_publishing_that_is_refused_ends_the_worker_and_goes_on_where_it_was(
 ) -> None:
     client, names = place
 
-    def limit(count: int) -> None:
-        entry = ConfigEntry("max.message.bytes", str(count), incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ResourceType.TOPIC, names.user_embeddings, incremental_configs=[entry])
-        admin = AdminClient(dict(client))
-        admin.incremental_alter_configs([resource])[resource].result()
-
     with worker(place, bundles, tmp_path / "state") as process:
-        limit(500)
+        allow(client, names.user_embeddings, "max.message.bytes", "500")
         sent, offsets = feed(place, 100)
         assert process.popen.wait(40) == 1
         assert "insession: Kafka: " in process.log.read_text()
-    limit(4 * 1024 * 1024)
+    allow(client, names.user_embeddings, "max.message.bytes", str(4 * 1024 * 1024))
     with worker(place, bundles, tmp_path / "state"):
         check(place, sent, offsets, bundles)
 
@@ -128,12 +127,16 @@ def test_a_partition_given_back_during_a_commit_is_applied_once(
 ) -> None:
     log = tmp_path / "one.log"
     with faulty(fault, place, bundles, tmp_path / "one") as process:
-        time.sleep(4)
+        ready(tmp_path / "one")
         sent, offsets = feed(place)
         deadline = time.monotonic() + 20
         while "committing slowly" not in log.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        # More than a batch, so that the next one is ready and waits for the commit.
+        send(place, records(3_600)[len(sent) :])
+        sent = records(3_600)
+        offsets = standing(place, sent)
         with worker(place, bundles, tmp_path / "two"):
             if code is not None:  # Whoever was too slow is fenced, and ends.
                 assert process.wait(40) == code

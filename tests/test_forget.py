@@ -27,8 +27,7 @@ from streams.reader import reader
 from streams.topics import Client
 from tests.conftest import kafka_home
 from tests.made import a_bundle
-from tests.test_bad_input import allow
-from tests.test_path import as_record, click, send, worker
+from tests.path import allow, as_record, click, send, worker
 
 MINUTE = 60_000
 USER = f"ada-{secrets.token_hex(8)}"

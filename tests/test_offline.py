@@ -20,7 +20,7 @@ from models.partition import Partition
 from models.recording import Header, Record, Writer, partition_of
 from models.states import Memory
 from tests.made import a_bundle
-from tests.test_path import records
+from tests.path import records
 
 BUNDLE = a_bundle(40)
 HEADER = expected.Header(bundle=BUNDLE.name, recording="")

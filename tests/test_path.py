@@ -9,26 +9,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
 
 from insession.online import Producing
-from insession.processes import COMMAND, Process, insession
+from insession.processes import COMMAND
 from insession.running import running
 from insession.sidecar import Sidecar
-from models import bundle
 from models.errors import UserError
-from models.events import Click, Event, encode
-from models.partition import Partition
+from models.events import Click, encode
 from models.rank import Candidate
 from models.recording import Header, Record, Writer, partition_of, read
-from models.states import Memory, decode_embedding
+from models.states import decode_embedding
 from models.topics import CHECKPOINT_KEY, Topics
 from serving.api import RankRequest, RankResponse
 from streams import broker, record, replay, topics
@@ -36,155 +32,20 @@ from streams.broker import Broker
 from streams.reader import reader
 from streams.topics import Client
 from tests.conftest import kafka_home
-from tests.made import a_bundle
-
-PARTITIONS = 2
-Place = tuple[Client, Topics]
-MINUTE = 60_000
-
-
-@pytest.fixture
-def bundles(tmp_path: Path) -> Path:
-    bundle.write(tmp_path / "bundles", a_bundle(40))
-    return tmp_path / "bundles"
-
-
-@pytest.fixture
-def place(any_broker: Broker) -> tuple[Client, Topics]:
-    """Topics of a test's own, that keep everything."""
-    client: Client = {"bootstrap.servers": any_broker.bootstrap}
-    names = Topics(f"test-{secrets.token_hex(4)}-")
-    topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
-    return client, names
-
-
-@contextmanager
-def worker(place: tuple[Client, Topics], bundles: Path, folder: Path, *flags: str) -> Iterator[Process]:
-    client, names = place
-    common = ("--bootstrap", str(client["bootstrap.servers"]), "--topic-prefix", names.prefix)
-    common += ("--bundle", str(bundles), "--state", str(folder), *flags)
-    with insession("worker", *common, ready="worker ready", log=folder / "worker.log") as process:
-        yield process
-
-
-def click(user: str, number: int, timestamp: int) -> Click:
-    return Click(
-        event_id=f"e{number:05}", user_id=user, timestamp=timestamp, listing_id=f"l{number * 7 % 40}"
-    )
-
-
-def as_record(event: Event, value: bytes | None = None) -> Record:
-    key = getattr(event, "user_id", "").encode()
-    value = encode(event) if value is None else value
-    return Record(partition_of(key, PARTITIONS), None, event.timestamp, key, (), value)
-
-
-def records(count: int, users: int = 20) -> list[Record]:
-    """Clicks of some users, three seconds apart, with a broken and a late one now and then, over some sessions."""
-    now = 1_700_000_000_000
-    found = []
-    for number in range(count):
-        now += 3_000 if number % 100 else 50 * MINUTE
-        event = click(f"u{number % users}", number, now)
-        found.append(as_record(event))
-        if number % 40 == 7:
-            found.append(as_record(event, b'{"type":"click"'))
-        if number % 40 == 9 and number > 200:
-            found.append(as_record(click("late", number, now - 20 * MINUTE)))
-        if number % 40 == 11:
-            found.append(as_record(event))
-    return found
-
-
-def wait_until_applied(place: tuple[Client, Topics], ends: dict[int, int]) -> None:
-    """Wait until the checkpoints have come to these offsets."""
-    client, names = place
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        there = {}
-        with reader(client) as source:
-            for number in ends:
-                for messages, _ in source.read(names.user_embeddings, number):
-                    for message in messages:
-                        if message.key() == CHECKPOINT_KEY:
-                            there[number] = msgspec.json.decode(message.value() or b"")["next_offset"]
-        if all(there.get(number, 0) >= end for number, end in ends.items()):
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"the worker came to {there}, not to {ends}")
-
-
-def published(place: tuple[Client, Topics]) -> tuple[object, ...]:
-    """What read_committed readers find: the last record of each key, sessions and dead letters as multisets."""
-    client, names = place
-    embeddings: dict[bytes | None, bytes | None] = {}
-    histories: dict[bytes | None, bytes | None] = {}
-    sessions, dead = [], []
-    with reader(client) as source:
-        for number in range(PARTITIONS):
-            for messages, _ in source.read(names.user_embeddings, number):
-                embeddings |= {m.key(): m.value() for m in messages if m.key() != CHECKPOINT_KEY}
-            for messages, _ in source.read(names.user_histories, number):
-                histories |= {m.key(): m.value() for m in messages}
-            for messages, _ in source.read(names.sessions, number):
-                sessions += [(number, m.value()) for m in messages]
-            for messages, _ in source.read(names.dead_letters, number):
-                for message in messages:
-                    headers = dict(message.headers() or [])
-                    dead.append((number, headers["reason"], headers["offset"], message.value()))
-    return embeddings, histories, sorted(sessions), sorted(dead)
-
-
-def expected(sent: list[Record], offsets: list[int], bundles: Path) -> tuple[object, ...]:
-    """The same of the same records, computed without a broker."""
-    loaded = bundle.load(bundles)
-    embeddings: dict[bytes, bytes | None] = {}
-    histories: dict[bytes, bytes | None] = {}
-    sessions, dead = [], []
-    for number in range(PARTITIONS):
-        states = Memory()
-        partition = Partition(number, bundle=loaded, states=states)
-        for item, offset in zip(sent, offsets, strict=True):
-            if item.partition == number:
-                partition.apply(offset, item.timestamp, item.key, item.value)
-        changes = partition.flush()
-        embeddings |= changes.embeddings
-        histories |= changes.histories
-        sessions += [(number, value) for _, value in changes.sessions]
-        dead += [(number, d.reason.encode(), str(d.offset).encode(), d.value) for d in changes.dead]
-    return embeddings, histories, sorted(sessions), sorted(dead)
-
-
-def send(place: tuple[Client, Topics], sent: list[Record]) -> None:
-    """Produce them, and wait until the broker has them."""
-    producing = Producing(place[0], place[1].clicks)
-    for item in sent:
-        producing.produce(item.partition or 0, item)
-    producing.last(b"")
-
-
-def standing(place: tuple[Client, Topics], sent: list[Record]) -> list[int]:
-    """The offsets of all records that were sent."""
-    client, names = place
-    with reader(client) as source:
-        found = [
-            iter([m.offset() or 0 for messages, _ in source.read(names.clicks, number) for m in messages])
-            for number in range(PARTITIONS)
-        ]
-    return [next(found[item.partition or 0]) for item in sent]
-
-
-def delete(client: Client, topic: str) -> None:
-    """Delete a topic, and wait until it is gone."""
-    admin = AdminClient(dict(client))
-    admin.delete_topics([topic])[topic].result()
-    deadline = time.monotonic() + 10
-    while topic in topics.describe(client, (topic,)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def ends(sent: list[Record], offsets: list[int]) -> dict[int, int]:
-    return {item.partition or 0: offset + 1 for item, offset in zip(sent, offsets, strict=True)}
+from tests.path import (
+    PARTITIONS,
+    as_record,
+    click,
+    delete,
+    ends,
+    expected,
+    published,
+    records,
+    send,
+    standing,
+    wait_until_applied,
+    worker,
+)
 
 
 def test_what_is_published_is_what_offline_gives_whenever_the_worker_is_killed(

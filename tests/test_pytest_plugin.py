@@ -12,7 +12,7 @@ import pytest
 from models import bundle
 from models.recording import Header, Writer
 from tests.made import a_bundle
-from tests.test_path import records
+from tests.path import records
 
 THEIRS = """
 def test_yesterday_gives_what_it_gave(insession_verify):

@@ -23,9 +23,7 @@ from streams import record, replay, topics
 from streams.broker import Broker
 from streams.record import Missing
 from streams.topics import Client
-from tests.test_path import Place, as_record, click, delete, place, records, send
-
-__all__ = ["place"]
+from tests.path import Place, as_record, click, delete, records, send
 
 MANY = 40_000
 

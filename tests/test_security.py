@@ -34,7 +34,7 @@ from serving.api import RankRequest
 from streams import broker
 from tests.conftest import kafka_home
 from tests.made import a_bundle
-from tests.test_path import PARTITIONS, as_record, click
+from tests.path import PARTITIONS, as_record, click
 
 PASSWORD = "correct-horse-7"
 KEY_PASSWORD = "battery-staple-9"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
 
+from insession import offline as offline_
+from insession.processes import COMMAND
 from insession.verify import command
 from models import bundle
 from models.errors import UserError
+from models.events import Click, encode
 from models.recording import Header, Record, Writer
 from models.states import decode_embedding
 from models.topics import Topics
@@ -23,21 +27,21 @@ from streams.broker import Broker
 from streams.reader import reader
 from streams.topics import Client
 from tests.made import a_bundle
-from tests.test_path import (
+from tests.path import (
+    NEW,
+    PARTITIONS,
     Place,
+    announce,
     as_record,
-    bundles,
     click,
     ends,
-    place,
+    placed,
     records,
     send,
     standing,
     wait_until_applied,
     worker,
 )
-
-__all__ = ["bundles", "place"]
 
 
 def written(path: Path, items: list[Record]) -> Path:
@@ -217,3 +221,32 @@ def test_offsets_are_taken_as_they_stand_where_transactions_left_marks_between(
         wait_until_applied(place, ends(sent, offsets))
     code, out, err = verify(place, written(tmp_path / "r.jsonl.zst", sent), bundles)
     assert code == 0, out + err
+
+
+def test_announced_listings_are_known_to_both(any_broker: Broker, tmp_path: Path) -> None:
+    client: Client = {"bootstrap.servers": any_broker.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
+    bundle.write(tmp_path / "bundles", placed())
+    announce((client, names), NEW)
+    clicked = Click(event_id="e", user_id="ann", timestamp=1_700_000_000_000, listing_id="new")
+    sent = [Record(0, None, clicked.timestamp, b"ann", (), encode(clicked))]
+    with worker((client, names), tmp_path / "bundles", tmp_path / "state"):
+        send((client, names), sent)
+        wait_until_applied((client, names), {0: 1})
+    clicks, listings = tmp_path / "clicks.jsonl.zst", tmp_path / "listings.jsonl.zst"
+    record.record(client, names.clicks, clicks, lambda done: None)
+    record.record(client, names.listings, listings, lambda done: None)
+    assert verify((client, names), clicks, tmp_path / "bundles")[0] == 0
+
+    def offline(*flags: str) -> bytes:
+        out = tmp_path / "out.jsonl"
+        command = [*COMMAND, "replay", str(clicks), "--offline", "--bundle", str(tmp_path / "bundles")]
+        done = subprocess.run([*command, "--out", str(out), *flags], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return out.read_bytes()
+
+    assert b'"vector":null' in offline()
+    assert b'"vector":[' in offline("--listings", str(listings))
+    with pytest.raises(UserError, match="not a recording of listings"):
+        offline_.load(tmp_path / "bundles", clicks)

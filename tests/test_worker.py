@@ -6,31 +6,35 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import Producer
 
 from insession.processes import Process, insession
 from insession.sidecar import Sidecar
 from models import bundle
 from models.bundle import Bundle
 from models.events import Click, encode
-from models.listings import Listing
 from models.rank import Candidate
 from models.recording import Record, partition_of
-from models.sessions import UserEmbedding
-from models.states import decode_embedding
-from models.topics import CHECKPOINT_KEY, Topics
+from models.topics import Topics
 from serving.api import RankRequest
-from streams.reader import reader
 from streams.topics import Client
 from tests.made import a_bundle, unit
-from tests.test_path import PARTITIONS, bundles, ends, place, send, standing, wait_until_applied, worker
-
-__all__ = ["bundles", "place"]
+from tests.path import (
+    NEW,
+    PARTITIONS,
+    announce,
+    embeddings,
+    ends,
+    placed,
+    send,
+    standing,
+    until,
+    wait_until_applied,
+    worker,
+)
 
 LIVE = 1_700_000_000_000
 
@@ -55,23 +59,6 @@ def clicks(*users: str, count: int = 3, at: int = LIVE) -> list[Record]:
         for user in users
         for number in range(count)
     ]
-
-
-def embeddings(place: tuple[Client, Topics]) -> dict[str, UserEmbedding]:
-    client, names = place
-    found: dict[bytes, bytes | None] = {}
-    with reader(client) as source:
-        for number in range(PARTITIONS):
-            for messages, _ in source.read(names.user_embeddings, number):
-                found |= {m.key() or b"": m.value() for m in messages if m.key() != CHECKPOINT_KEY}
-    return {key.decode(): decode_embedding(value) for key, value in found.items() if value is not None}
-
-
-def until(check: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "did not come to pass"
-        time.sleep(0.2)
 
 
 def log_of(process: Process) -> str:
@@ -126,41 +113,6 @@ def test_a_broken_bundle_is_refused_and_the_old_one_stays(
         assert "insession_worker_bundles_refused_total 1.0" in metrics(process)
         good = bundle.load(bundle.write(bundles, other(seed=11)))
         until(lambda: embeddings(place)["ann"].bundle == good.name)
-
-
-def announce(place: tuple[Client, Topics], *listings: Listing) -> None:
-    client, names = place
-    producer = Producer(dict(client))
-    for listing in listings:
-        producer.produce(names.listings, key=listing.listing_id, value=msgspec.json.encode(listing))
-    producer.flush()
-
-
-def placed(vectors: int = 40) -> Bundle:
-    """A bundle whose listings are all rooms in one street."""
-    from models import listings, ranker
-    from models.bundle import Training, assemble
-
-    known = [
-        Listing(
-            listing_id=f"l{row}",
-            market="Lisbon",
-            type="Room",
-            price=100.0,
-            latitude=38.7 + row / 10_000,
-            longitude=-9.1,
-        )
-        for row in range(vectors)
-    ]
-    return assemble(
-        listings=listings.collect(known),
-        vectors=unit(vectors, 8),
-        ranker=ranker.default(),
-        training=Training(source="embeddings", data="placed"),
-    )
-
-
-NEW = Listing(listing_id="new", market="Lisbon", type="Room", price=100.0, latitude=38.7, longitude=-9.1)
 
 
 def test_an_announced_listing_has_a_vector_within_seconds_in_worker_and_sidecar(

@@ -43,18 +43,21 @@ from models.events import (
 from models.history import ClosedSession, History
 from models.recording import partition_of
 from models.sessions import Action, Kept, Left, Shown
-from models.states import Checkpoint, decode_embedding
+from models.states import decode_embedding
 from models.topics import CHECKPOINT_KEY, Topics
 from streams import broker, topics
 from streams.broker import Broker, free_port
 from streams.reader import reader
 from streams.topics import Client
+from tests.checkpoints import Checkpoints
 from tests.made import a_bundle
 from tests.oracle import MINUTE, Oracle, brief, vector
 
 PARTITIONS, LISTINGS = 4, 400
 START = 1_700_000_000_000
 SESSION_TIMEOUT = 6.0
+WHOLE = 200_000
+"""With so many events it must also be as hard as it is meant to be."""
 
 
 @dataclass(frozen=True)
@@ -304,26 +307,19 @@ class Watch:
     ending: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        positions: dict[int, int] = {}
         while not self.ending.is_set():
             try:
                 with reader(self.client, self.ending.is_set) as source:
+                    seen = Checkpoints(source, self.names, PARTITIONS)
                     while not self.ending.is_set():
-                        for number in range(PARTITIONS):
-                            start = positions.get(number)
-                            arguments = (number,) if start is None else (number, start)
-                            for messages, position in source.read(self.names.user_embeddings, *arguments):
-                                positions[number] = position
-                                values = [m.value() for m in messages if m.key() == CHECKPOINT_KEY]
-                                if values:
-                                    self.note(number, values[-1] or b"")
+                        for number, offset in seen.look().items():
+                            self.note(number, offset)
                         time.sleep(0.1)
             except Exception:
                 time.sleep(0.5)  # the broker is being started again
 
-    def note(self, number: int, value: bytes) -> None:
+    def note(self, number: int, offset: int) -> None:
         now = time.monotonic()
-        offset = msgspec.json.decode(value, type=Checkpoint).next_offset
         if offset > self.offsets.get(number, 0):
             self.longest = max(self.longest, now - self.moved.get(number, now))
             self.offsets[number], self.moved[number] = offset, now
@@ -398,6 +394,7 @@ def run(plan: Plan, home: Path, *, patience: float = 120.0) -> Outcome:
         ):
             time.sleep(0.2)
         settled = time.monotonic() - begun
+        time.sleep(3)  # What is due at the last record closes behind it, at most some thousands a batch.
         fleet.end()
         differences = []
         if any(watch.offsets.get(number, 0) < end for number, end in ends.items()):
@@ -408,6 +405,22 @@ def run(plan: Plan, home: Path, *, patience: float = 120.0) -> Outcome:
     total = len(made.records)
     closed = sum(len(oracle.closed) for oracle in oracles)
     span = made.records[-1].timestamp - made.records[0].timestamp
+    put_in = Counter({name: made.put_in[name] for name in ("late", "impossible", "unreadable")})
+    if dead != put_in:
+        differences.append(f"dead letters are {dict(dead)}, and {dict(put_in)} were put in")
+    if total >= WHOLE:
+        differences += [
+            f"not a torture: {what} {found:,.2f}, at least {least:,} wanted"
+            for what, found, least in (
+                ("events/s", total / produced, 2_000),
+                ("event time / clock", span / 1_000 / produced, 100),
+                ("sessions closed", closed, 10_000),
+                ("% out of order", 100 * made.put_in["out of order"] / total, 5),
+                ("% duplicate", 100 * made.put_in["duplicate"] / total, 2),
+                ("% late", 100 * made.put_in["late"] / total, 1),
+            )
+            if found < least
+        ]
     facts: dict[str, object] = {
         "events": f"{total:,} at {total / produced:,.0f}/s, applied after {settled:.0f} s",
         "event time / clock": f"{span / 1000 / produced:.0f}",

@@ -29,7 +29,7 @@ from tests.benchmarks.recorded import PARTITIONS, marketplace
 from tests.benchmarks.result import Result, compared
 from tests.checkpoints import Checkpoints
 
-VISITS, ROUNDS = 8_000, 3
+VISITS, ROUNDS, PATIENCE = 8_000, 3, 120.0
 BARE = Path(__file__).with_name("bare_faust.py")
 
 
@@ -105,6 +105,8 @@ def worker_seconds(
         started = time.perf_counter()
         replay(client, path, names.clicks, lambda done: None)
         while sum(seen.look().values()) < events:
+            if time.perf_counter() > started + PATIENCE or any(p.popen.poll() is not None for p in processes):
+                raise RuntimeError(f"the workers came to {seen.offsets}")
             time.sleep(0.1)
         return time.perf_counter() - started, stages(processes[0])
 
