@@ -42,43 +42,44 @@ def run() -> list[Result]:
         names = Topics("bench-")
         topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
         stack.enter_context(worker(client, names, folder / "bundles", folder / "state"))
-        seen = Checkpoints(stack.enter_context(reader(client)), names, PARTITIONS)
-        most = the_most(client, names, seen)
-        results = []
-        for rate, name in ((1_000, "click_to_vector"), (int(most / 2), "click_to_vector_half")):
-            waited, produced = measure(client, names, rate, seen)
-            note = f"at {produced:,.0f} clicks/s of {most:,.0f} at most, {len(waited):,} waited for"
-            results += [
-                Result(name=f"{name}_p{p}", value=float(np.percentile(waited, p)), unit="ms", note=note)
-                for p in (50, 99)
-            ]
+        results = percentiles("click_to_vector", *measure(client, names, 1_000))
+        most = the_most(client, names)
+        results += percentiles("click_to_vector_half", *measure(client, names, int(most / 2)), of=most)
         return results
 
 
-def the_most(client: topics.Client, names: Topics, seen: Checkpoints) -> float:
+def percentiles(name: str, waited: list[float], rate: float, of: float | None = None) -> list[Result]:
+    note = f"at {rate:,.0f} clicks/s{f' of {of:,.0f} at most' if of else ''}, {len(waited):,} waited for"
+    return [
+        Result(name=f"{name}_p{p}", value=float(np.percentile(waited, p)), unit="ms", note=note)
+        for p in (50, 99)
+    ]
+
+
+def the_most(client: topics.Client, names: Topics) -> float:
     """How many clicks/s come in and are applied, producer, broker and worker on this machine, when as many are sent as can be."""
     begun = time.perf_counter()
     produced: dict[tuple[int, int], float] = {}
     produce(client, names, 1_000_000, MOST_SECONDS, produced)
-    wait(seen, produced)
+    wait(client, names, produced)
     return len(produced) / (time.perf_counter() - begun)
 
 
-def wait(seen: Checkpoints, produced: dict[tuple[int, int], float]) -> None:
+def wait(client: topics.Client, names: Topics, produced: dict[tuple[int, int], float]) -> None:
     """Wait until all that was produced is applied."""
     until = time.perf_counter() + PATIENCE
     ends: dict[int, int] = {}
     for partition, offset in produced:
         ends[partition] = max(offset + 1, ends.get(partition, 0))
-    while any(seen.look().get(partition, 0) < end for partition, end in ends.items()):
-        if time.perf_counter() > until:
-            raise RuntimeError(f"the worker came to {seen.offsets}, not to {ends}")
-        time.sleep(0.1)
+    with reader(client) as source:
+        seen = Checkpoints(source, names, PARTITIONS)
+        while any(seen.look().get(partition, 0) < end for partition, end in ends.items()):
+            if time.perf_counter() > until:
+                raise RuntimeError(f"the worker came to {seen.offsets}, not to {ends}")
+            time.sleep(0.1)
 
 
-def measure(
-    client: topics.Client, names: Topics, rate: int, seen_by: Checkpoints
-) -> tuple[list[float], float]:
+def measure(client: topics.Client, names: Topics, rate: int) -> tuple[list[float], float]:
     """Milliseconds of every click whose user's record names it as the last applied, and the clicks/s that there were."""
     produced: dict[tuple[int, int], float] = {}
     seen: dict[tuple[int, int], float] = {}
@@ -88,7 +89,7 @@ def measure(
     reading.start()
     following.wait()
     produce(client, names, rate, SECONDS, produced)
-    wait(seen_by, produced)
+    wait(client, names, produced)
     time.sleep(0.5)
     ending.set()
     reading.join()
