@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka import OFFSET_END, TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from models.errors import UserError
 from models.topics import Topics
 from streams import topics
 from streams.broker import Broker, end
@@ -142,3 +145,27 @@ def test_a_partition_given_back_during_a_commit_is_applied_once(
                 assert process.wait(40) == code
             check(place, sent, offsets, bundles)
             assert process.poll() == code
+
+
+def test_clicks_that_go_missing_under_a_running_worker_end_it(
+    place: Place, bundles: Path, tmp_path: Path
+) -> None:
+    client, names = place
+    first, rest = records(60), records(400)[60:]
+    with worker(place, bundles, tmp_path / "state") as process:
+        send(place, first)
+        wait_until_applied(place, ends(first, standing(place, first)))
+        process.popen.send_signal(signal.SIGSTOP)
+        send(place, rest[:150])
+        gone = [TopicPartition(names.clicks, number, OFFSET_END) for number in range(PARTITIONS)]
+        admin = AdminClient(dict(client))
+        for done in admin.delete_records(gone).values():
+            done.result()
+        send(place, rest[150:])
+        process.popen.send_signal(signal.SIGCONT)
+        assert process.popen.wait(30) == 1
+    with (
+        pytest.raises(UserError, match=r"clicks are missing.*--afresh"),
+        worker(place, bundles, tmp_path / "state"),
+    ):
+        pass

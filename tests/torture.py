@@ -9,9 +9,6 @@ import argparse
 import os
 import random
 import secrets
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -27,35 +24,19 @@ from confluent_kafka import Producer
 
 from models import bundle as bundles
 from models.bundle import Bundle
-from models.events import (
-    Booking,
-    Click,
-    Event,
-    Forget,
-    Inquiry,
-    Leave,
-    Rejection,
-    Result,
-    Search,
-    Wishlist,
-    encode,
-)
 from models.history import ClosedSession, History
-from models.recording import partition_of
 from models.sessions import Action, Kept, Left, Shown
 from models.states import decode_embedding
 from models.topics import CHECKPOINT_KEY, Topics
-from streams import broker, topics
-from streams.broker import Broker, free_port
+from streams import topics
 from streams.reader import reader
 from streams.topics import Client
 from tests.checkpoints import Checkpoints
+from tests.fleet import Fleet, Kafka
 from tests.made import a_bundle
-from tests.oracle import MINUTE, Oracle, brief, vector
+from tests.oracle import Oracle, brief, vector
+from tests.torture_load import LISTINGS, PARTITIONS, Sent, load
 
-PARTITIONS, LISTINGS = 4, 400
-START = 1_700_000_000_000
-SESSION_TIMEOUT = 6.0
 WHOLE = 200_000
 """With so many events it must also be as hard as it is meant to be."""
 
@@ -76,223 +57,6 @@ class Plan:
     seed: int = 1
     without: str = ""
     """A guarantee that the workers do without; see tests/faulty_worker.py."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A record as it is produced."""
-
-    partition: int
-    timestamp: int
-    key: bytes | None
-    value: bytes
-
-
-@dataclass
-class Load:
-    """The records in their order, and how many of them are what."""
-
-    records: list[Sent]
-    put_in: Counter[str]
-
-
-def visit(random: random.Random, number: int, begin: int) -> list[Event]:
-    """What one visitor does in one visit: searches, and clicks, leaves and the rest of what they show."""
-    user, now, events = f"visitor-{number % 9_000}", begin, list[Event]()
-    market = random.choice(("Lisbon", "Porto", None))
-
-    def name() -> str:
-        return f"{number}-{len(events):03}"
-
-    length = random.choice((2, 4, 8, 12, 20)) if number % 500 else 160
-    while len(events) < length:
-        listings = random.sample(range(LISTINGS), 6)
-        results = tuple(Result(listing_id=f"l{at}", position=place) for place, at in enumerate(listings, 1))
-        search = name()
-        events.append(
-            Search(
-                event_id=search, user_id=user, timestamp=now, results=results, market=market, search_id=search
-            )
-        )
-        for at in random.sample(listings, random.randint(0, 3)):
-            now += random.randint(2_000, 100_000)
-            kind = random.choices((Click, Wishlist, Inquiry, Booking, Rejection), (80, 8, 5, 4, 3))[0]
-            clicked = name()
-            events.append(
-                kind(
-                    event_id=clicked,
-                    user_id=user,
-                    timestamp=now,
-                    listing_id=f"l{at}",
-                    market=market,
-                    search_id=search,
-                )
-            )
-            if kind is Click and random.random() < 0.3:
-                seconds = random.randint(5, 180)
-                now += seconds * 1_000
-                events.append(
-                    Leave(event_id=name(), user_id=user, timestamp=now, of=clicked, seconds=float(seconds))
-                )
-        now += random.randint(5_000, 90_000)
-    if random.random() < 0.004:
-        events.append(Forget(event_id=name(), user_id=user, timestamp=now))
-    return events
-
-
-def load(plan: Plan) -> Load:
-    """A recording of `plan.events` records in the order they come, some late, twice, out of order, ahead or broken."""
-    rng = random.Random(plan.seed)
-    span = plan.events * 1_000 * plan.speed // plan.rate
-    coming: list[tuple[int, int, Event | bytes]] = []
-    put_in: Counter[str] = Counter()
-    number = 0
-    while len(coming) < plan.events:
-        for event in visit(rng, number, START + rng.randrange(span)):
-            drawn = rng.random()
-            forget = isinstance(event, Forget)
-            delay = rng.randint(15, 60) * MINUTE if drawn < 0.012 and not forget else 0
-            if delay and event.timestamp + delay < START + span:
-                # Whoever else is in its partition has moved the watermark on by then.
-                put_in["late"] += 1
-            elif drawn < 0.08 and not forget:
-                delay = rng.randint(1_000, 6 * MINUTE)
-                put_in["out of order"] += 1
-            else:
-                delay = 0
-            coming.append((event.timestamp + delay, len(coming), event))
-            if 0.5 < drawn < 0.525 and not forget:
-                coming.append((event.timestamp + rng.randint(0, 2 * MINUTE), len(coming), event))
-                put_in["duplicate"] += 1
-            elif 0.6 < drawn < 0.602:
-                coming.append((event.timestamp, len(coming), encode(event)[: rng.randint(1, 40)]))
-                put_in["unreadable"] += 1
-            elif 0.7 < drawn < 0.702:
-                ahead = msgspec.structs.replace(
-                    event, timestamp=event.timestamp + 10 * MINUTE, event_id=f"ahead-{len(coming)}"
-                )
-                coming.append((event.timestamp, len(coming), ahead))
-                put_in["impossible"] += 1
-        number += 1
-    coming.sort(key=lambda one: one[:2])
-    records = []
-    for arrives, at, event in coming:
-        key = f"broken-{at}".encode() if isinstance(event, bytes) else event.user_id.encode()  # type: ignore[union-attr]
-        value = event if isinstance(event, bytes) else encode(event)
-        records.append(Sent(partition_of(key, PARTITIONS), arrives, key, value))
-    return Load(records, put_in)
-
-
-class Fleet:
-    """The workers, each with a state folder of its own, started again by a supervisor whenever one ends."""
-
-    def __init__(self, folder: Path, flags: list[str], without: str) -> None:
-        self.folder, self.flags, self.without = folder, flags, without
-        self.wanted = 2
-        self.running: dict[int, subprocess.Popen[bytes]] = {}
-        self.stopped: set[int] = set()
-        self.ended: list[int] = []
-        self.lock = threading.Lock()
-        self.ending = threading.Event()
-        self.thread = threading.Thread(target=self.supervise, name="supervisor")
-
-    def start(self) -> None:
-        self.thread.start()
-
-    def spawn(self, number: int) -> None:
-        command = [sys.executable, "-P", "-m", "tests.faulty_worker", self.without or "nothing", "worker"]
-        state = ["--state", str(self.folder / f"state-{number}")]
-        with (self.folder / f"worker-{number}.log").open("ab") as log:
-            self.running[number] = subprocess.Popen(
-                [*command, *self.flags, *state],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
-            )
-
-    def supervise(self) -> None:
-        while not self.ending.wait(0.2):
-            with self.lock:
-                for number in list(self.running):
-                    code = self.running[number].poll()
-                    if code is not None:
-                        self.ended.append(code)
-                        del self.running[number]
-                for number in range(self.wanted):
-                    if number not in self.running:
-                        self.spawn(number)
-
-    def pick(self, rng: random.Random) -> int | None:
-        ready = [number for number in self.running if number not in self.stopped]
-        return rng.choice(ready) if ready else None
-
-    def kill(self, rng: random.Random) -> str:
-        with self.lock:
-            number = self.pick(rng)
-            if number is None:
-                return ""
-            process = self.running.pop(number)
-            process.kill()
-            process.wait()
-            # Now and then its disk is lost too.
-            lost = rng.random() < 0.4
-            if lost:
-                shutil.rmtree(self.folder / f"state-{number}", ignore_errors=True)
-        return f"kill -9 of worker {number}{', its disk lost' if lost else ''}"
-
-    def stop(self, rng: random.Random) -> str:
-        """SIGSTOP past the session timeout, and SIGCONT after: it wakes as a zombie that holds partitions of others."""
-        with self.lock:
-            number = self.pick(rng)
-            if number is None:
-                return ""
-            process = self.running[number]
-            self.stopped.add(number)
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(SESSION_TIMEOUT + 3)
-        process.send_signal(signal.SIGCONT)
-        self.stopped.discard(number)
-        return f"SIGSTOP of worker {number} for {SESSION_TIMEOUT + 3:.0f} s"
-
-    def change(self, rng: random.Random) -> str:
-        with self.lock:
-            self.wanted = 3 if self.wanted == 2 else 2
-            gone = self.running.pop(2, None) if self.wanted == 2 else None
-        if gone is not None:
-            gone.terminate()
-            gone.wait(40)
-        return f"{self.wanted} workers"
-
-    def end(self) -> None:
-        self.ending.set()
-        self.thread.join()
-        for process in self.running.values():
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        for process in self.running.values():
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-class Kafka:
-    """A broker that can be started again on its data."""
-
-    def __init__(self, home: Path, data: Path) -> None:
-        self.home, self.data, self.port = home, data, free_port()
-        self.context = broker.kafka(home, self.port, data)
-        self.running: Broker = self.context.__enter__()
-
-    def restart(self) -> str:
-        self.end()
-        self.context = broker.kafka(self.home, self.port, self.data)
-        self.running = self.context.__enter__()
-        return "broker restarted"
-
-    def end(self) -> None:
-        self.context.__exit__(None, None, None)
 
 
 @dataclass
@@ -347,7 +111,7 @@ class Outcome:
 def run(plan: Plan, home: Path, *, patience: float = 120.0) -> Outcome:
     """Run it, and compare. `patience` is how long the workers may take after the last event, in seconds."""
     rng = random.Random(plan.seed)
-    made = load(plan)
+    made = load(plan.events, plan.rate, plan.speed, plan.seed)
     happened: list[str] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="insession-torture-")))
