@@ -17,6 +17,7 @@ from models.evaluation import rerank
 from models.evaluation.rerank import Scored
 from serving.api import RankRequest
 from streams import topics
+from streams.producing import send
 
 DEADLINE_MS = 10_000
 
@@ -42,21 +43,16 @@ class Producing:
 
     def produce(self, number: int, record: recording.Record) -> None:
         """Put a record on partition `number`, with its own time."""
-        while True:
-            try:
-                self._producer.produce(
-                    self._topic,
-                    key=record.key,
-                    value=record.value,
-                    headers=list(record.headers),
-                    partition=number,
-                    timestamp=record.timestamp,
-                    on_delivery=self._on_delivery,
-                )
-                break
-            except BufferError:
-                self._producer.poll(0.1)
-        self._producer.poll(0)
+        send(
+            self._producer,
+            self._topic,
+            key=record.key,
+            value=record.value,
+            headers=list(record.headers),
+            partition=number,
+            timestamp=record.timestamp,
+            on_delivery=self._on_delivery,
+        )
 
     def last(self, key: bytes) -> tuple[int, int] | None:
         """Partition and offset of the last record with this key, once the broker has all there are."""

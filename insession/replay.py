@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -57,6 +58,8 @@ def command(
       insession topics --topic-prefix replayed- --retention forever
       insession replay sim.jsonl.zst --topic-prefix replayed-
     """
+    if speed is not None and not math.isfinite(speed):
+        raise click.BadParameter("must be a number", param_hint="--speed")
     if offline:
         if topic or speed:
             raise click.UsageError("--topic and --speed are for a broker, and --offline uses none")

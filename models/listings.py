@@ -114,7 +114,10 @@ def decode_record(key: bytes | None, value: bytes | None) -> tuple[str, Listing 
     Raises ValueError where it can't be read, or its key is not its id.
     """
     listing_id = (key or b"").decode()
-    listing = _listing_decoder.decode(value) if value is not None else None
+    try:
+        listing = _listing_decoder.decode(value) if value is not None else None
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
     if listing is not None and listing.listing_id != listing_id:
         raise ValueError("the record's key is not its `listing_id`")
     return listing_id, listing

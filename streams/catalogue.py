@@ -36,7 +36,8 @@ class Catalogue:
         self.bundle: Bundle = bundles.load(path)
         self._listings: dict[str, Listing] = {}
         self._lock = threading.Lock()
-        self._refused = ""
+        self._refused: object = None
+        """The files that were there, and their times, when the current bundle was refused last."""
         self._topic, self._partitions, self._client = topic, partitions, client
         self._read = threading.Event()
         self._stopping = threading.Event()
@@ -60,18 +61,24 @@ class Catalogue:
     def look(self, on_refused: Callable[[], None] = lambda: None) -> bool:
         """Take the bundle that is current now; whether it is another one than before.
 
-        It is loaded and checked beside the one in use. One that is broken is refused, once, and the old one stays.
+        It is loaded and checked beside the one in use. One that is broken, or not all there yet, is refused until its
+        files change, and the old one stays.
         """
+        seen: object
         try:
             folder = bundles.find(self.path)
-        except UserError:
-            return False  # A folder in the middle of being replaced; the next look will tell.
-        if self.bundle.folder == folder or str(folder) == self._refused:
+            if self.bundle.folder == folder:
+                self._refused = None
+                return False
+            seen = (folder, tuple(sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir())))
+        except (UserError, OSError) as error:
+            folder, seen = self.path, str(error)
+        if seen == self._refused:
             return False
         try:
             new = bundles.load(folder)
         except UserError as error:
-            self._refused = str(folder)
+            self._refused = seen
             log.error("the new bundle is refused, %s stays: %s", self.bundle.name, error)
             on_refused()
             return False
@@ -79,7 +86,7 @@ class Catalogue:
             for listing_id, listing in self._listings.items():
                 new.announce(listing_id, listing)
             old, self.bundle = self.bundle, new
-        self._refused = ""
+        self._refused = None
         log.info("bundle %s in place of %s", new.name, old.name)
         return True
 

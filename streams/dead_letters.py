@@ -16,6 +16,7 @@ from models.events import EventError, Tick
 from models.recording import partition_of
 from models.states import Checkpoint
 from models.topics import CHECKPOINT_KEY, Topics
+from streams.producing import send
 from streams.reader import OutOfRange, Reader, reader
 from streams.topics import Client, describe
 
@@ -158,20 +159,15 @@ def _produce(
             raise UserError(f"the broker refused {origin}: {error.str()}")
         outcomes[origin] = Outcome(origin=origin, stands=f"{message.partition()}:{message.offset()}")
 
-    while True:
-        try:
-            producer.produce(
-                topic,
-                key=key,
-                value=value,
-                headers=[(PUT_BACK, origin.encode())],
-                partition=number,
-                on_delivery=on_delivery,
-            )
-            break
-        except BufferError:
-            producer.poll(0.1)
-    producer.poll(0)
+    send(
+        producer,
+        topic,
+        key=key,
+        value=value,
+        headers=[(PUT_BACK, origin.encode())],
+        partition=number,
+        on_delivery=on_delivery,
+    )
 
 
 def _put_back_before(

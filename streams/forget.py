@@ -12,6 +12,7 @@ from models.errors import UserError
 from models.events import EventError, Forget, encode, parse
 from models.recording import partition_of
 from models.topics import Topics
+from streams.producing import send
 from streams.topics import Client, describe
 
 
@@ -59,20 +60,15 @@ def forget(
     for event in events:
         key = event.user_id.encode()
         number = partition_of(key, found.partitions)
-        while True:
-            try:
-                producer.produce(
-                    topics.clicks,
-                    key=key,
-                    value=encode(event),
-                    partition=number,
-                    timestamp=now,
-                    on_delivery=on_delivery(event),
-                )
-                break
-            except BufferError:
-                producer.poll(0.1)
-        producer.poll(0)
+        send(
+            producer,
+            topics.clicks,
+            key=key,
+            value=encode(event),
+            partition=number,
+            timestamp=now,
+            on_delivery=on_delivery(event),
+        )
     producer.flush()
     return done
 

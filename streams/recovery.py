@@ -14,6 +14,7 @@ from models.errors import UserError
 from models.states import Checkpoint, decode_embedding, history_key, timers, user_key
 from models.store import Store, destroy
 from models.topics import CHECKPOINT_KEY, DAY_MS, Topics
+from streams.producing import send
 from streams.reader import SECONDS, OutOfRange, Reader, reader
 from streams.states import Standing, read_standing, users, write
 from streams.topics import Client, Found
@@ -274,12 +275,7 @@ def _begin_afresh(place: Place, reader: Reader, producer: Producer) -> Checkpoin
     # Only now: a transaction that waits for the reading of whole topics would time out.
     producer.begin_transaction()
     for topic, key in live:
-        while True:
-            try:
-                producer.produce(topic, key=key, value=None, partition=place.partition)
-                break
-            except BufferError:
-                producer.poll(1)
+        send(producer, topic, key=key, value=None, partition=place.partition)
     producer.produce(
         place.topics.user_embeddings,
         key=CHECKPOINT_KEY,

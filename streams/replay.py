@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from models import recording
 from models.errors import UserError
 from models.recording import home
+from streams.producing import send
 from streams.reader import reader
 from streams.topics import Client, describe, retention
 
@@ -81,23 +82,19 @@ def replay(
         if stop():
             producer.flush(INTERRUPTED_SECONDS)
             return taken
-        while True:
-            try:
-                producer.produce(
-                    topic,
-                    key=record.key,
-                    value=record.value,
-                    headers=list(record.headers),
-                    partition=home(record, found.partitions),
-                    timestamp=record.timestamp,
-                    on_delivery=on_delivery,
-                )
-                break
-            except BufferError:
-                producer.poll(0.1)
-            except KafkaException as error:
-                raise UserError(f"record {place:,} of {path} can't be sent: {error.args[0].str()}") from None
-        producer.poll(0)
+        try:
+            send(
+                producer,
+                topic,
+                key=record.key,
+                value=record.value,
+                headers=list(record.headers),
+                partition=home(record, found.partitions),
+                timestamp=record.timestamp,
+                on_delivery=on_delivery,
+            )
+        except KafkaException as error:
+            raise UserError(f"record {place:,} of {path} can't be sent: {error.args[0].str()}") from None
         if refused:
             break
         on_progress(place)

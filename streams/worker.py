@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from aiokafka.errors import OffsetOutOfRangeError
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from faust.types import TP
 
@@ -271,11 +272,15 @@ class Worker:
         def lag(number: int) -> float:
             pipeline = self.pipelines.get(number)
             end = self.app.consumer.highwater(TP(self.topics.clicks, number)) if pipeline else None
-            return max(0.0, end - pipeline.checkpoint.next_offset) if pipeline and end else math.nan
+            if pipeline is None or end is None:
+                return math.nan
+            return max(0.0, end - pipeline.checkpoint.next_offset)
 
         def delay(number: int) -> float:
             pipeline = self.pipelines.get(number)
-            return time.time() - pipeline.checkpoint.watermark / 1000 if pipeline else math.nan
+            if pipeline is None or not pipeline.checkpoint.watermark:
+                return math.nan
+            return time.time() - pipeline.checkpoint.watermark / 1000
 
         for number in range(self.found[self.topics.clicks].partitions):
             self.metrics.lag.labels(str(number)).set_function(functools.partial(lag, number))
@@ -307,7 +312,14 @@ def _lock(state: Path) -> Any:
 def fail(error: BaseException) -> None:
     """End the process at once: whatever is not committed is read again by whoever takes over."""
     if isinstance(error, KafkaException):
-        message = f"Kafka: {error.args[0].str()}"
+        silent = error.args[0].code() in (
+            KafkaError._TIMED_OUT,
+            KafkaError._TRANSPORT,
+            KafkaError._ALL_BROKERS_DOWN,
+        )
+        message = f"{'no broker answers in time' if silent else 'Kafka'}: {error.args[0].str()}"
+    elif isinstance(error, OffsetOutOfRangeError):
+        message = f"clicks that come next are not there any more: {error}"
     elif isinstance(error, UserError):
         message = str(error)
     else:

@@ -35,3 +35,25 @@ def test_an_id_that_stands_twice_is_refused() -> None:
 def test_columns_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match="length"):
         listings.decode(b'{"listing_id":["a","b"],"price":[1.0]}')
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"{",
+        b"[]",
+        b'{"listing_id":"b"}',
+        b'{"listing_id":"a","price":NaN}',
+        b'{"listing_id":"a","x":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+    ],
+    ids=["not JSON", "no object", "another id", "NaN", "too deep"],
+)
+def test_an_announcement_that_cant_be_read_is_a_value_error(value: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- each says something else
+        listings.decode_record(b"a", value)
+
+
+def test_an_announcement_names_its_listing_and_a_null_withdraws_it() -> None:
+    found = listings.decode_record(b"a", b'{"listing_id":"a","price":3}')
+    assert found == ("a", Listing(listing_id="a", price=3.0))
+    assert listings.decode_record(b"a", None) == ("a", None)

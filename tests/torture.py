@@ -29,6 +29,7 @@ from models.sessions import Action, Kept, Left, Shown
 from models.states import decode_embedding
 from models.topics import CHECKPOINT_KEY, Topics
 from streams import topics
+from streams.producing import send
 from streams.reader import reader
 from streams.topics import Client
 from tests.checkpoints import Checkpoints
@@ -211,18 +212,14 @@ def produce(client: Client, topic: str, records: list[Sent], rate: int) -> None:
     for at, record in enumerate(records):
         if at % 20 == 0:
             producer.poll(max(0.0, begun + at / rate - time.monotonic()))
-        while True:
-            try:
-                producer.produce(
-                    topic,
-                    key=record.key,
-                    value=record.value,
-                    partition=record.partition,
-                    timestamp=record.timestamp,
-                )
-                break
-            except BufferError:
-                producer.poll(0.1)
+        send(
+            producer,
+            topic,
+            key=record.key,
+            value=record.value,
+            partition=record.partition,
+            timestamp=record.timestamp,
+        )
     while producer.flush(5):
         pass
 

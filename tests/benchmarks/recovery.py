@@ -28,6 +28,7 @@ from models.sessions import Action, Session, State, UserEmbedding
 from models.states import Checkpoint
 from models.topics import CHECKPOINT_KEY, Topics
 from streams import broker, topics
+from streams.producing import send
 from streams.topics import cluster_id
 from tests.benchmarks.result import Result
 from tests.made import a_bundle
@@ -90,17 +91,13 @@ def fill(client: topics.Client, names: Topics, loaded: Bundle, users: int) -> No
             for at, (name, partition) in enumerate(zip(ids, partitions, strict=True)):
                 state, history = shapes[(at * 7 + version * 613) % SHAPES]
                 for topic, value in ((names.user_embeddings, state), (names.user_histories, history)):
-                    while True:
-                        try:
-                            producer.produce(
-                                topic,
-                                key=name,
-                                value=value.replace(b"NOBODY", name.encode()),
-                                partition=partition,
-                            )
-                            break
-                        except BufferError:
-                            producer.poll(0.05)
+                    send(
+                        producer,
+                        topic,
+                        key=name,
+                        value=value.replace(b"NOBODY", name.encode()),
+                        partition=partition,
+                    )
                 if at % 10_000 == 0:
                     producer.poll(0)
                     progress.update(version * users + at)
