@@ -34,12 +34,19 @@ class States(Protocol):
         """The user ids of timers before `watermark`, soonest first."""
 
 
+# Made here and not where they are first used: msgspec crashes where two threads are the first to use a type.
 _embedding_decoder = msgspec.json.Decoder(UserEmbedding)
+_checkpoint_decoder = msgspec.json.Decoder(Checkpoint)
 
 
 def decode_embedding(value: bytes) -> UserEmbedding:
     """A record of `user-embeddings`. Raises msgspec.MsgspecError where it is none, or of a later version."""
     return _embedding_decoder.decode(value)
+
+
+def decode_checkpoint(value: bytes) -> Checkpoint:
+    """A partition's checkpoint. Raises msgspec.MsgspecError where it is none, or of a later version."""
+    return _checkpoint_decoder.decode(value)
 
 
 def user_key(user: bytes) -> bytes:

@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient
 from models.errors import no_broker
 from models.events import Version
 from models.listings import Listing, decode_record
-from models.states import Checkpoint, history_key, user_key
+from models.states import Checkpoint, decode_checkpoint, history_key, user_key
 from models.store import Store, following
 from models.topics import CHECKPOINT_KEY, Topics
 from serving.cluster import Asking, Away, Client, Found, Silent, look
@@ -89,7 +89,6 @@ class _Again(Exception):
 
 _standings = msgspec.json.Decoder(Standing)
 _places = msgspec.json.Decoder(Place)
-_checkpoints = msgspec.json.Decoder(Checkpoint)
 
 
 def listing_key(listing: bytes) -> bytes:
@@ -365,7 +364,7 @@ class Follower:
         if value is None:
             return None
         try:
-            return _checkpoints.decode(value)
+            return decode_checkpoint(value)
         except msgspec.MsgspecError as error:
             self._metrics.unreadable.labels(place[0]).inc()
             log.warning("%s/%d: a checkpoint that can't be read: %s", *place, error)

@@ -14,7 +14,7 @@ from models import events, sessions
 from models.errors import UserError
 from models.events import EventError, Tick
 from models.recording import partition_of
-from models.states import Checkpoint
+from models.states import decode_checkpoint
 from models.topics import CHECKPOINT_KEY, Topics
 from streams.producing import send
 from streams.reader import OutOfRange, Reader, reader
@@ -203,7 +203,7 @@ def _watermark(source: Reader, topics: Topics, partition: int) -> int:
                 if message.key() == CHECKPOINT_KEY and message.value() is not None:
                     newest = message.value()
         if newest is not None:
-            return msgspec.json.decode(newest, type=Checkpoint).watermark
+            return decode_checkpoint(newest).watermark
         if position == begin:
             return 0
         span *= 100

@@ -11,7 +11,7 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Message, Producer
 
 from models.errors import UserError
-from models.states import Checkpoint, decode_embedding, history_key, timers, user_key
+from models.states import Checkpoint, decode_checkpoint, decode_embedding, history_key, timers, user_key
 from models.store import Store, destroy
 from models.topics import CHECKPOINT_KEY, DAY_MS, Topics
 from streams.producing import send
@@ -258,7 +258,7 @@ def _histories(messages: list[Message]) -> dict[bytes, bytes | None]:
 def _last_checkpoint(newest: dict[bytes, bytes | None]) -> Checkpoint | None:
     """The last checkpoint, taken out of the last values of each key."""
     value = newest.pop(CHECKPOINT_KEY, None)
-    return msgspec.json.decode(value, type=Checkpoint) if value else None
+    return decode_checkpoint(value) if value else None
 
 
 def _begin_afresh(place: Place, reader: Reader, producer: Producer) -> Checkpoint:

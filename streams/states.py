@@ -32,10 +32,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     version: Version = 1
 
 
+_standings = msgspec.json.Decoder(Standing)
+
+
 def read_standing(store: Store) -> Standing:
     """What the store stands for; nothing, where it is new. Raises msgspec.MsgspecError where it is of another version."""
     value = store.get(_STANDING)
-    return msgspec.json.decode(value, type=Standing) if value is not None else Standing()
+    return _standings.decode(value) if value is not None else Standing()
 
 
 def write(store: Store, changes: dict[bytes, bytes | None], standing: Standing) -> None:

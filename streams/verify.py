@@ -7,7 +7,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import cast
 
-import msgspec
 from confluent_kafka import Message
 
 from models import expected, offline, recording
@@ -16,7 +15,7 @@ from models.errors import UserError
 from models.expected import DEAD, EMBEDDINGS, HISTORIES, SESSIONS, Comparison, Place
 from models.listings import decode_record
 from models.recording import Header, Record
-from models.states import Checkpoint
+from models.states import decode_checkpoint
 from models.topics import CHECKPOINT_KEY, Topics
 from streams.reader import Reader, reader
 from streams.topics import Client, cluster_id, require
@@ -118,7 +117,7 @@ def _published(
     for number in range(partitions):
         values = _latest(source, topics.user_embeddings, number)
         checkpoint = values.pop(CHECKPOINT_KEY, None)
-        applied = msgspec.json.decode(checkpoint, type=Checkpoint).next_offset if checkpoint else 0
+        applied = decode_checkpoint(checkpoint).next_offset if checkpoint else 0
         if applied < ends.get(number, 0):
             raise UserError(
                 f"the worker has not come to the end of the recording: of partition {number} it has applied what "

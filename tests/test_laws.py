@@ -119,3 +119,15 @@ def test_models_read_no_clock_and_no_environment() -> None:
 )
 def test_a_clock_or_the_environment_is_seen(source: str) -> None:
     assert clocks(source)
+
+
+def test_types_are_made_ready_for_threads_where_they_are_imported() -> None:
+    """msgspec crashes where two threads are the first to decode a type: what runs in threads has its decoders from the start."""
+    lazy = [
+        f"{path.name}: {line.strip()}"
+        for room in ("streams", "serving")
+        for path in (ROOT / room).glob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "json.decode(" in line and "type=" in line
+    ]
+    assert lazy == []
