@@ -171,7 +171,7 @@ FAULTS = {
     "dies-between-commit-and-store": dies_between_commit_and_store,
     "dies-with-an-open-transaction": dies_with_an_open_transaction,
     "commits-slowly": lambda: commits_slowly(2.5),
-    "commits-too-slowly": lambda: commits_slowly(14.0),
+    "commits-too-slowly": lambda: commits_slowly(25.0),
 }
 
 if __name__ == "__main__":
