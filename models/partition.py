@@ -18,7 +18,8 @@ from models.dead_letters import DeadLetter
 from models.events import EventError, Forget, Tick, UserEvent, decode
 from models.history import ClosedSession, History
 from models.sessions import WINDOWS, State, UserEmbedding, Windows
-from models.states import States, decode_embedding, history_key, timers, user_key
+from models.states import States, decode_embedding, decode_history, history_key, timers, user_key
+from models.visitor import Visitor
 
 CLOSINGS = 2_000
 """At most so many users are closed by the watermark in one batch; the rest follow before the next record."""
@@ -53,7 +54,6 @@ class _User:
     history_changed: bool = False
 
 
-_history_decoder = msgspec.json.Decoder(History)
 _encode = msgspec.json.Encoder().encode
 _EMPTY = State()
 
@@ -135,11 +135,13 @@ class Partition:
         if isinstance(event, Forget):
             self._forget(user, entry, event.timestamp)
 
-    def embedding(self, user_id: str) -> UserEmbedding | None:
-        """The user's record as it would stand on `user-embeddings` now; None where there is none."""
+    def visitor(self, user_id: str) -> Visitor | None:
+        """The user as the records that would stand on the topics now show them; None where there is none."""
         user = user_id.encode()
         entry = self._advance(user)
-        return self._record(user_id, entry) if entry.state is not None else None
+        if entry.state is None:
+            return None
+        return Visitor(self._record(user_id, entry), self._history(user, entry))
 
     def flush(self) -> Changes:
         """End the batch: close what is due, and give what changed since the last flush."""
@@ -197,7 +199,7 @@ class Partition:
     def _history(self, user: bytes, entry: _User) -> History | None:
         if not entry.history_read:
             [value] = self.states.get_many([history_key(user)])
-            entry.history = _history_decoder.decode(value) if value is not None else None
+            entry.history = decode_history(value) if value is not None else None
             entry.history_read = True
         return entry.history
 

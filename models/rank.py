@@ -15,6 +15,7 @@ from models.bundle import Bundle
 from models.events import Id
 from models.ranker import total
 from models.sessions import WINDOWS, Session, UserEmbedding, Windows
+from models.visitor import Visitor
 
 Outcome = Literal["ranked", "unknown-user", "no-session", "no-known-candidates"]
 
@@ -51,13 +52,13 @@ def active(user: UserEmbedding, timestamp: int, windows: Windows = WINDOWS) -> S
 
 def rank(
     bundle: Bundle,
-    user: UserEmbedding | None,
+    visitor: Visitor | None,
     candidates: Sequence[Candidate],
     *,
     timestamp: int,
     explain: bool = False,
 ) -> Ranked:
-    """Rank the candidates for the user at `timestamp` (ms).
+    """Rank the candidates for the visitor at `timestamp` (ms).
 
     Candidates are in the caller's order. Known listings are ranked among the places that known listings have
     there; an unknown one keeps its place.
@@ -66,6 +67,7 @@ def rank(
     rows = np.array([get(candidate.listing_id, -1) for candidate in candidates], np.int64)
     found = rows >= 0
     known = found.tolist()
+    user = visitor.embedding if visitor is not None else None
     session = active(user, timestamp) if user is not None else None
     if user is None or session is None or not any(known):
         outcome: Outcome = (

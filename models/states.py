@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from models.events import Version
+from models.history import History
 from models.sessions import WINDOWS, State, UserEmbedding, Windows, deadline
 
 
@@ -36,12 +37,18 @@ class States(Protocol):
 
 # Made here and not where they are first used: msgspec crashes where two threads are the first to use a type.
 _embedding_decoder = msgspec.json.Decoder(UserEmbedding)
+_history_decoder = msgspec.json.Decoder(History)
 _checkpoint_decoder = msgspec.json.Decoder(Checkpoint)
 
 
 def decode_embedding(value: bytes) -> UserEmbedding:
     """A record of `user-embeddings`. Raises msgspec.MsgspecError where it is none, or of a later version."""
     return _embedding_decoder.decode(value)
+
+
+def decode_history(value: bytes) -> History:
+    """A record of `user-histories`. Raises msgspec.MsgspecError where it is none, or of a later version."""
+    return _history_decoder.decode(value)
 
 
 def decode_checkpoint(value: bytes) -> Checkpoint:

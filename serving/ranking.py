@@ -16,6 +16,7 @@ from models.bundle import Bundle
 from models.features import NAMES
 from models.rank import Candidate
 from models.sessions import WINDOWS, Action, Kept, Left, Session, Shown, UserEmbedding
+from models.visitor import Visitor
 from serving import api
 from serving.problems import Refused
 from serving.states import States, Unreadable
@@ -38,10 +39,11 @@ class Ranking:
         _each_once(request.candidates)
         bundle = self.bundle
         timestamp = now if request.timestamp is None else request.timestamp
-        user, outcome = await self._user(request, begun)
+        visitor, outcome = await self._visitor(request, begun)
+        user = visitor.embedding if visitor is not None else None
         ranked = None
         if outcome is None:
-            ranked, outcome = _ranked(bundle, user, request.candidates, timestamp, request.explain)
+            ranked, outcome = _ranked(bundle, visitor, request.candidates, timestamp, request.explain)
         if ranked is not None and ranked.scores is not None:
             results = _in_order(request.candidates, ranked)
         else:
@@ -69,7 +71,8 @@ class Ranking:
         """Listings near the session's vector, ranked."""
         bundle = self.bundle
         timestamp = now if request.timestamp is None else request.timestamp
-        user, outcome = await self._user(request, begun)
+        visitor, outcome = await self._visitor(request, begun)
+        user = visitor.embedding if visitor is not None else None
         stale = user is not None and user.bundle != bundle.name
         results: list[api.Recommended] = []
         if outcome is None and (user is None or ranking.active(user, timestamp) is None):
@@ -82,7 +85,7 @@ class Ranking:
                 np.array(user.vector, np.float32), RETRIEVED * request.k, market=request.market, exclude=seen
             )
             candidates = [Candidate(bundle.space.ids[row]) for row in rows.tolist()]
-            ranked, outcome = _ranked(bundle, user, candidates, timestamp, request.explain)
+            ranked, outcome = _ranked(bundle, visitor, candidates, timestamp, request.explain)
             if ranked is not None and ranked.scores is not None:
                 results = _recommended(candidates, ranked, similarities, request.k)
         assert outcome is not None
@@ -118,9 +121,10 @@ class Ranking:
     def user(self, user_id: str, now: int) -> api.UserResponse:
         """What is known of a user."""
         try:
-            user = self.states.user(user_id)
+            visitor = self.states.visitor(user_id)
         except Unreadable as error:
             raise Refused(500, f"the user's state can't be read: {error}") from None
+        user = visitor.embedding if visitor is not None else None
         if user is None or not (
             user.state.sessions or user.state.last
         ):  # or only that the user was forgotten
@@ -139,24 +143,28 @@ class Ranking:
             sessions=[_visit(session, now) for session in user.state.sessions],
         )
 
-    async def _user(
+    async def _visitor(
         self, request: api.RankRequest | api.RecommendRequest, begun: float
-    ) -> tuple[UserEmbedding | None, api.Outcome | None]:
-        """The user's record once it includes what was asked for, or why there is none to answer from."""
+    ) -> tuple[Visitor | None, api.Outcome | None]:
+        """The user's records once they include what was asked for, or why there is none to answer from."""
         partitions = self.states.partitions
         if request.partition is not None and partitions and request.partition >= partitions:
             raise Refused(400, f"clicks has the partitions 0 to {partitions - 1}", field="$.partition")
         try:
-            user = self.states.user(request.user_id)
+            visitor = self.states.visitor(request.user_id)
             if request.min_offset is None:
-                return user, None
+                return visitor, None
             partition = request.partition
             if partition is None:
-                partition = user.partition if user is not None else self.states.partition(request.user_id)
+                partition = (
+                    visitor.embedding.partition
+                    if visitor is not None
+                    else self.states.partition(request.user_id)
+                )
             left = request.deadline_ms / 1000 - (time.perf_counter() - begun)
             if partition is None or not await self.states.reached(partition, request.min_offset, left):
-                return user, "deadline"
-            return self.states.user(request.user_id), None
+                return visitor, "deadline"
+            return self.states.visitor(request.user_id), None
         except Unreadable as error:
             log.warning("a user's state can't be read: %s", error)
             return None, "unreadable-state"
@@ -174,14 +182,14 @@ def _each_once(candidates: Sequence[Candidate]) -> None:
 
 def _ranked(
     bundle: Bundle,
-    user: UserEmbedding | None,
+    visitor: Visitor | None,
     candidates: Sequence[Candidate],
     timestamp: int,
     explain: bool,
 ) -> tuple[ranking.Ranked | None, api.Outcome]:
     """The ranking; where the model fails, a list in the caller's order is better than an error."""
     try:
-        ranked = ranking.rank(bundle, user, candidates, timestamp=timestamp, explain=explain)
+        ranked = ranking.rank(bundle, visitor, candidates, timestamp=timestamp, explain=explain)
     except Exception:
         log.exception("ranking failed")
         return None, "failed"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from models.recording import partition_of
-from models.sessions import UserEmbedding
-from models.states import Checkpoint, decode_embedding, user_key
+from models.states import Checkpoint, decode_embedding, decode_history, history_key, user_key
+from models.visitor import Visitor
 
 
 class Unreadable(Exception):
@@ -24,16 +24,18 @@ class States:
         self.partitions = 0
         """How many `clicks` has; 0 while that is not known."""
         self.applied: dict[int, Checkpoint] = {}
-        """How far each partition of `clicks` is applied in the states that `user` gives."""
+        """How far each partition of `clicks` is applied in the states that `visitor` gives."""
         self._waiting: dict[int, dict[asyncio.Future[None], int]] = {}
 
-    def user(self, user_id: str) -> UserEmbedding | None:
-        """The user's record; None where there is none. Raises Unreadable where it can't be read."""
-        value = self._get(user_key(user_id.encode()))
+    def visitor(self, user_id: str) -> Visitor | None:
+        """The user's records; None where there are none. Raises Unreadable where they can't be read."""
+        user = user_id.encode()
+        value = self._get(user_key(user))
         if value is None:
             return None
+        history = self._get(history_key(user))
         try:
-            return decode_embedding(value)
+            return Visitor(decode_embedding(value), decode_history(history) if history is not None else None)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Unreadable(str(error)) from None
 

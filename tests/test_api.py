@@ -16,6 +16,7 @@ from models.events import Forget
 from models.rank import Candidate, rank
 from models.sessions import WINDOWS, apply
 from models.states import user_key
+from models.visitor import Visitor
 from serving import api
 from serving.problems import MAX_BODY
 from tests.made import START, a_bundle
@@ -64,7 +65,7 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 def test_rank_answers_what_the_floor_ranks(client: Client) -> None:
     answer = ranked(client)
-    same = rank(BUNDLE, USER, [Candidate(listing) for listing in LIST], timestamp=NOW)
+    same = rank(BUNDLE, Visitor(USER), [Candidate(listing) for listing in LIST], timestamp=NOW)
     assert answer["outcome"] == "ranked"
     assert order(answer) == [LIST[at] for at in same.order]
     assert same.scores is not None

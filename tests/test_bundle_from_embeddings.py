@@ -16,6 +16,7 @@ from models import bundle
 from models.errors import UserError
 from models.rank import Candidate, rank
 from models.training.embedding_files import read_embeddings
+from models.visitor import Visitor
 from tests.made import START, act, user_in
 
 IDS = ["red", "dark blue", "7"]
@@ -151,7 +152,7 @@ def test_the_command_makes_a_bundle_that_ranks_and_says_how_many_matched(tmp_pat
     assert made.listings.market(3) == "Rio"
     assert made.manifest.training.ranker == "default"
     user = user_in(made, act(0, "7"))
-    ranked = rank(made, user, [Candidate("green"), Candidate("red")], timestamp=START + 1)
+    ranked = rank(made, Visitor(user), [Candidate("green"), Candidate("red")], timestamp=START + 1)
     assert ranked.order == [1, 0]
     said = CliRunner().invoke(command, arguments).stdout
     assert "2 of 3 embeddings are of a listing in the listings file; 1 of its 3 listings" in said

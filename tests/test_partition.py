@@ -15,7 +15,7 @@ from models.history import ClosedSession, History
 from models.offline import Offline
 from models.partition import CLOSINGS, Changes, Partition
 from models.recording import Record
-from models.sessions import Action, Kept, Left, UserEmbedding
+from models.sessions import Action, Kept, Left
 from models.states import Memory, decode_embedding, history_key, user_key
 from models.store import Store
 from streams.states import Overlay
@@ -265,15 +265,15 @@ def test_many_closings_come_in_several_flushes() -> None:
     assert len(second.sessions) == 10
 
 
-def test_embedding_shows_what_a_flush_would_publish() -> None:
+def test_a_visitor_shows_what_a_flush_would_publish() -> None:
     run = Run()
     partition = Partition(0, bundle=None, states=run.states)
     for row in clicks("u", 0, 1, 2):
         partition.apply(*row)
-    shown = partition.embedding("u")
-    assert isinstance(shown, UserEmbedding)
-    assert msgspec.json.encode(shown) == partition.flush().embeddings[b"u"]
-    assert partition.embedding("nobody") is None
+    shown = partition.visitor("u")
+    assert shown is not None
+    assert msgspec.json.encode(shown.embedding) == partition.flush().embeddings[b"u"]
+    assert partition.visitor("nobody") is None
 
 
 @pytest.fixture(params=["memory", "overlay"])

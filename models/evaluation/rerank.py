@@ -21,7 +21,7 @@ from models.events import Booking, Click, Event, EventError, Search, decode
 from models.offline import BATCH, STEP, Offline, placed
 from models.rank import Candidate
 from models.recording import Record, read
-from models.sessions import UserEmbedding
+from models.visitor import Visitor
 
 Targets = ("all", "seen", "unseen")
 
@@ -39,7 +39,7 @@ class Choice:
     """Where each candidate was shown, from 1."""
     chosen: int
     """The index of the chosen listing among the candidates."""
-    user: UserEmbedding | None
+    visitor: Visitor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ def choices(
         if isinstance(event, Search) and event.timestamp >= since:
             listing = chosen.pop((event.user_id, event.search_id or event.event_id), None)
             if listing is not None and any(result.listing_id == listing for result in event.results):
-                user = offline.partition(number).embedding(event.user_id)
-                yield _choice(event, place, listing, user)
+                visitor = offline.partition(number).visitor(event.user_id)
+                yield _choice(event, place, listing, visitor)
         offline.apply(record)
 
 
@@ -104,19 +104,19 @@ def _chosen(path: str | PathLike[str], until: int | None) -> dict[tuple[str, str
     return chosen
 
 
-def _choice(search: Search, place: int, listing: str, user: UserEmbedding | None) -> Choice:
+def _choice(search: Search, place: int, listing: str, visitor: Visitor | None) -> Choice:
     """The caller's order is by `caller_position` where the search was re-ranked, and as shown where not."""
     results = sorted(search.results, key=lambda result: result.caller_position or result.position)
     candidates = [Candidate(result.listing_id, result.caller_score) for result in results]
     chosen = next(index for index, result in enumerate(results) if result.listing_id == listing)
-    return Choice(search, place, candidates, [result.position for result in results], chosen, user)
+    return Choice(search, place, candidates, [result.position for result in results], chosen, visitor)
 
 
 def rerank(choice: Choice, bundle: Bundle) -> Scored:
     """The choice with the list as shown, the most recently seen first, and ours."""
-    search, user = choice.search, choice.user
-    session = rank_.active(user, search.timestamp) if user is not None else None
-    ranked = rank_.rank(bundle, user, choice.candidates, timestamp=search.timestamp)
+    search, visitor = choice.search, choice.visitor
+    session = rank_.active(visitor.embedding, search.timestamp) if visitor is not None else None
+    ranked = rank_.rank(bundle, visitor, choice.candidates, timestamp=search.timestamp)
     return Scored(
         choice,
         choice.candidates[choice.chosen].listing_id in baselines.acted_on(session),

@@ -245,8 +245,8 @@ def _in_session(
     in_session = (
         choice
         for choice in found
-        if choice.user is not None
-        and rank.active(choice.user, choice.search.timestamp) is not None
+        if choice.visitor is not None
+        and rank.active(choice.visitor.embedding, choice.search.timestamp) is not None
         and choice.search.timestamp > gathered.forgotten.get(choice.search.user_id, -1)
     )
     return list(deque(in_session, MOST))
@@ -255,8 +255,8 @@ def _in_session(
 def _example(choice: Choice, bundle: Bundle) -> Example | None:
     """The features of the choice's known candidates, without similarity where the vectors were fitted to its time;
     None where the chosen listing or all others are unknown."""
-    assert choice.user is not None
-    session = rank.active(choice.user, choice.search.timestamp)
+    assert choice.visitor is not None
+    session = rank.active(choice.visitor.embedding, choice.search.timestamp)
     assert session is not None
     ids = [candidate.listing_id for candidate in choice.candidates]
     rows = np.array(listings_.rows_of(bundle.listings, ids), np.int64)
@@ -265,5 +265,5 @@ def _example(choice: Choice, bundle: Bundle) -> Example | None:
         return None
     unseen = choice.search.timestamp >= (bundle.manifest.training.embeddings_until or 0)
     vector = bundle.encode(session) if unseen else None
-    user = msgspec.structs.replace(choice.user, vector=vector, bundle=bundle.name)
+    user = msgspec.structs.replace(choice.visitor.embedding, vector=vector, bundle=bundle.name)
     return Example(rank.matrix(bundle, user, session, choice.candidates, rows), known.index(choice.chosen))

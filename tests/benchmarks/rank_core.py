@@ -9,6 +9,7 @@ import msgspec
 
 from models.rank import rank
 from models.states import decode_embedding
+from models.visitor import Visitor
 from serving.api import RankRequest
 from tests.benchmarks.result import Result
 from tests.made import START, a_bundle, act, user_in
@@ -27,7 +28,7 @@ def run() -> list[Result]:
     for _ in range(RUNS):
         started = time.perf_counter()
         request = decoder.decode(body)
-        ranked = rank(bundle, decode_embedding(state), request.candidates, timestamp=START + 100_000)
+        ranked = rank(bundle, Visitor(decode_embedding(state)), request.candidates, timestamp=START + 100_000)
         scores = ranked.scores or []
         encoder.encode(
             [{"listing_id": request.candidates[at].listing_id, "score": scores[at]} for at in ranked.order]
