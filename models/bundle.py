@@ -4,6 +4,7 @@
     vectors.safetensors   `vectors`, float32 [n, d]: a unit vector for each listing, zeros where nothing is known
     listings.json         the listings by column; row i has vector i
     ranker.json           the ranker's curves
+    types.json            the vectors of user types and listing types, where they were learned
     index.hnsw            hnswlib's graph over all listings; `index-N.hnsw` for the N-th large market
 
 The name is the beginning of the manifest's SHA-256, so equal bundles have equal names. Beside bundles, `current` is
@@ -30,6 +31,7 @@ from safetensors import SafetensorError
 
 from models import listings as listings_
 from models import ranker as ranker_
+from models import types as types_
 from models.cold_start import ColdStart
 from models.encoder import Encoder, Mean
 from models.errors import UserError
@@ -37,12 +39,14 @@ from models.index import Index
 from models.listings import Listing, Listings
 from models.ranker import Ranker
 from models.sessions import Session
-from models.space import Space
+from models.space import Space, log_price
+from models.types import NONE, Types
 
 VERSION = 1
 NAME = re.compile(r"[0-9a-f]{16}")
 CURRENT = "current"
-MANIFEST, VECTORS, LISTINGS, RANKER = "manifest.json", "vectors.safetensors", "listings.json", "ranker.json"
+MANIFEST, VECTORS, LISTINGS = "manifest.json", "vectors.safetensors", "listings.json"
+RANKER, TYPES = "ranker.json", "types.json"
 UNIT = 1e-3
 """A vector's length may differ from 1 by so much."""
 
@@ -95,6 +99,7 @@ class Bundle:
     encoder: Encoder
     ranker: Ranker
     folder: Path | None = None
+    types: Types = NONE
     announced: dict[str, tuple[int, Listing]] = field(default_factory=dict)
     """Listings that are not the bundle's but have a vector from their neighbours, with their rows."""
 
@@ -146,7 +151,14 @@ class Bundle:
             return True
         if listing == before:
             return False
-        self.announced[listing_id] = (self.space.put(listing_id, vector), listing)
+        row = self.space.put(
+            listing_id,
+            vector,
+            price=listing.price,
+            type=self.types.code(listing, self.listings),
+            market=listing.market,
+        )
+        self.announced[listing_id] = (row, listing)
         return True
 
     def nearest(
@@ -176,7 +188,13 @@ class Bundle:
 
 
 def assemble(
-    *, listings: Listings, vectors: Floats, ranker: Ranker, training: Training, encoder: Mean | None = None
+    *,
+    listings: Listings,
+    vectors: Floats,
+    ranker: Ranker,
+    training: Training,
+    encoder: Mean | None = None,
+    types: Types = NONE,
 ) -> Bundle:
     """A bundle in memory, not yet named. Raises ValueError where rows are not of unit length or zero, or differ in number."""
     vectors = np.ascontiguousarray(vectors, np.float32)
@@ -189,8 +207,14 @@ def assemble(
     manifest = Manifest(
         dimensions=vectors.shape[1], listings=len(listings), encoder=settings, training=training
     )
-    space = Space(listings.row, vectors)
-    return Bundle("", manifest, listings, space, Encoder(settings, space), ranker)
+    space = _space(listings, vectors, types)
+    return Bundle("", manifest, listings, space, Encoder(settings, space), ranker, types=types)
+
+
+def _space(listings: Listings, vectors: Floats, types: Types) -> Space:
+    prices = listings.columns.price or [None] * len(listings)
+    log_prices = np.fromiter(map(log_price, prices), np.float32, len(listings))
+    return Space(listings.row, vectors, log_prices, types.of(listings), listings.columns.market)
 
 
 def write(folder: Path, bundle: Bundle, *, threads: int = 1) -> Path:
@@ -218,6 +242,8 @@ def _write(part: Path, bundle: Bundle, threads: int) -> str:
     (part / VECTORS).write_bytes(safetensors.numpy.save({"vectors": bundle.vectors}))
     (part / LISTINGS).write_bytes(bundle.listings.encode())
     (part / RANKER).write_bytes(bundle.ranker.encode())
+    if bundle.types is not NONE:
+        (part / TYPES).write_bytes(bundle.types.encode())
     Index.build(bundle.vectors, bundle.listings, threads=threads).save(part)
     files = {path.name: _hash(path) for path in sorted(part.iterdir())}
     manifest = msgspec.structs.replace(bundle.manifest, files=files)
@@ -260,17 +286,20 @@ def load(path: Path) -> Bundle:
     name = _name(content)
     if NAME.fullmatch(folder.name) and folder.name != name:
         raise UserError(f"{folder}: the manifest was changed: a bundle is named by its hash, here {name}")
-    files = {name: _check(folder, name, manifest) for name in (VECTORS, LISTINGS, RANKER)}
+    read = [VECTORS, LISTINGS, RANKER, *([TYPES] if TYPES in manifest.files else [])]
+    files = {name: _check(folder, name, manifest) for name in read}
     try:
         vectors = safetensors.numpy.load(files[VECTORS])["vectors"]
         listings = listings_.decode(files[LISTINGS])
         ranker = ranker_.decode(files[RANKER])
+        types = types_.decode(files[TYPES]) if TYPES in files else NONE
     except (msgspec.MsgspecError, SafetensorError, UnicodeDecodeError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: {error}") from None
     if vectors.dtype != np.float32 or vectors.shape != (len(listings), manifest.dimensions):
         raise UserError(f"{folder}: {len(listings)} listings, but vectors of {vectors.dtype} {vectors.shape}")
-    space = Space(listings.row, vectors)
-    return Bundle(name, manifest, listings, space, Encoder(manifest.encoder, space), ranker, folder)
+    space = _space(listings, vectors, types)
+    encoder = Encoder(manifest.encoder, space)
+    return Bundle(name, manifest, listings, space, encoder, ranker, folder, types)
 
 
 def _name(manifest: bytes) -> str:

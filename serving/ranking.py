@@ -14,6 +14,7 @@ import numpy.typing as npt
 from models import rank as ranking
 from models.bundle import Bundle
 from models.features import NAMES
+from models.profile import active
 from models.rank import Candidate
 from models.sessions import WINDOWS, Action, Kept, Left, Session, Shown, UserEmbedding
 from models.visitor import Visitor
@@ -75,8 +76,8 @@ class Ranking:
         user = visitor.embedding if visitor is not None else None
         stale = user is not None and user.bundle != bundle.name
         results: list[api.Recommended] = []
-        if outcome is None and (user is None or ranking.active(user, timestamp) is None):
-            outcome = "unknown-user" if user is None else "no-session"
+        if outcome is None and (visitor is None or active(visitor, timestamp) is None):
+            outcome = "unknown-user" if visitor is None else "no-session"
         elif outcome is None and user is not None and (user.vector is None or stale):
             outcome = "no-vector"
         if outcome is None and user is not None and user.vector is not None:

@@ -103,8 +103,9 @@ def test_an_unknown_user_gets_the_callers_order(client: Client) -> None:
     assert "score" not in answer["results"][0]
 
 
-def test_after_the_gap_there_is_no_session(client: Client) -> None:
-    answer = ranked(client, timestamp=USER.as_of + WINDOWS.gap + 1)
+def test_after_the_gap_the_session_is_history_and_after_two_weeks_nothing(client: Client) -> None:
+    assert ranked(client, timestamp=USER.as_of + WINDOWS.gap + 1)["outcome"] == "ranked"
+    answer = ranked(client, timestamp=USER.as_of + WINDOWS.history + 1)
     assert answer["outcome"] == "no-session"
     assert order(answer) == LIST
     assert ranked(client, timestamp=USER.as_of + WINDOWS.gap)["outcome"] == "ranked"
@@ -143,7 +144,7 @@ def test_a_model_that_fails_gives_the_callers_order(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(BUNDLE.ranker, "contributions", fail)
+    monkeypatch.setattr(BUNDLE.ranker, "scores", fail)
     answer = ranked(client)
     assert answer["outcome"] == "failed"
     assert order(answer) == LIST
