@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from models.index import Measured
 
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -10,7 +14,7 @@ BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.
 class Metrics:
     """The sidecar's metrics, in a registry of their own."""
 
-    def __init__(self, bundle: str) -> None:
+    def __init__(self, bundle: str, index: Measured | None = None) -> None:
         self._registry = registry = CollectorRegistry()
         self._requests = Histogram(
             "insession_request_seconds",
@@ -41,6 +45,14 @@ class Metrics:
         self.ready = Gauge("insession_ready", "1 once caught up", registry=registry)
         info = Gauge("insession_bundle", "The bundle in use", ("bundle",), registry=registry)
         info.labels(bundle).set(1)
+        recall = Gauge(
+            "insession_index_recall",
+            "Of the 100 listings nearest to a vector, the share that the index was measured to find when it was built: over all listings, and in the worst of the large markets and them",
+            ("of",),
+            registry=registry,
+        )
+        recall.labels("all").set(index.recall_at_100 if index else math.nan)
+        recall.labels("worst").set(index.worst_recall_at_100 if index else math.nan)
 
     def observe(self, route: str, outcome: str, seconds: float) -> None:
         """Count an answer and its time."""

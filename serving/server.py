@@ -41,7 +41,7 @@ def run(
     gc.freeze()  # what is loaded now stays: collections need not look at it again
     listening = listen(host, port)
     with contextlib.closing(Store(state)) as store:
-        metrics = Metrics(loaded.name)
+        metrics = Metrics(loaded.name, loaded.manifest.index)
         ranking = Ranking(loaded, States(store.get))
         follower = Follower(client, topics, store, ranking.states, metrics, loaded.announce)
         shown = demo.Demo(ranking, client, topics) if page else None

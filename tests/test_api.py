@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from models.events import Forget
+from models.index import Measured
 from models.rank import Candidate, rank
 from models.sessions import WINDOWS, apply
 from models.states import user_key
 from models.visitor import Visitor
 from serving import api
+from serving.metrics import Metrics
 from serving.problems import MAX_BODY
 from tests.made import START, a_bundle
 from tests.served import BUNDLE, NOW, USER, Client, Served, applied
@@ -379,3 +381,11 @@ def test_metrics_count_answers_by_route_and_outcome(client: Client) -> None:
     assert "insession_users 1.0" in text
     assert "insession_ready 1.0" in text
     assert f'insession_bundle{{bundle="{BUNDLE.name}"}} 1.0' in text
+
+
+def test_metrics_tell_what_the_index_was_measured_to_find(client: Client) -> None:
+    assert 'insession_index_recall{of="all"} NaN' in client.get("/metrics").text
+    measured = Measured(ef=256, recall_at_100=0.98, worst_recall_at_100=0.96, links=16, queries=200)
+    text = Metrics("b", measured).text().decode()
+    assert 'insession_index_recall{of="all"} 0.98' in text
+    assert 'insession_index_recall{of="worst"} 0.96' in text
