@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -12,19 +12,23 @@ import numpy.typing as npt
 
 from models import features
 from models.bundle import Bundle
-from models.events import Id
+from models.events import Id, Money
 from models.ranker import total
 from models.sessions import WINDOWS, Session, UserEmbedding, Windows
 from models.visitor import Visitor
 
+Place = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
 Outcome = Literal["ranked", "unknown-user", "no-session", "no-known-candidates"]
 
 
-class Candidate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A listing that the caller wants ranked, with the caller's own score where it has one."""
+class Candidate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A listing that the caller wants ranked, with the caller's own score and price of it where there are any."""
 
     listing_id: Id
     score: float | None = None
+    price: Money | None = None
+    pin: Place | None = None
+    """The place in the answer where it must stand, from 1; the ranking itself does not look at it."""
 
 
 @dataclass(frozen=True, slots=True)
