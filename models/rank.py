@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -16,6 +16,7 @@ from models.events import Id, Money
 from models.profile import Profile, active, profile
 from models.visitor import Visitor
 
+Place = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
 Outcome = Literal["ranked", "unknown-user", "no-session", "no-known-candidates"]
 
 
@@ -25,6 +26,8 @@ class Candidate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     listing_id: Id
     score: float | None = None
     price: Money | None = None
+    pin: Place | None = None
+    """The place in the answer where it must stand, from 1; the ranking itself does not look at it."""
 
 
 @dataclass(frozen=True, slots=True)

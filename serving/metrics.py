@@ -24,6 +24,20 @@ class Metrics:
             registry=registry,
         )
         self._children: dict[tuple[str, str], Histogram] = {}
+        self.outcomes = Counter(
+            "insession_outcomes_total",
+            "What became of the requests within batches",
+            ("route", "outcome"),
+            registry=registry,
+        )
+        self.unknown_listings = Counter(
+            "insession_unknown_listings_total", "Candidates that the bundle did not know", registry=registry
+        )
+        self.stale = Counter(
+            "insession_stale_answers_total",
+            "Answers without the vector, of another bundle",
+            registry=registry,
+        )
         self.updates = Counter(
             "insession_updates_total", "Records read from a topic", ("topic",), registry=registry
         )

@@ -42,7 +42,7 @@ def run(
     listening = listen(host, port)
     with contextlib.closing(Store(state)) as store:
         metrics = Metrics(loaded.name, loaded.manifest.index)
-        ranking = Ranking(loaded, States(store.get))
+        ranking = Ranking(loaded, States(store.get), metrics)
         follower = Follower(client, topics, store, ranking.states, metrics, loaded.announce)
         shown = demo.Demo(ranking, client, topics) if page else None
 

@@ -23,6 +23,8 @@ class States:
         self._get = get
         self.partitions = 0
         """How many `clicks` has; 0 while that is not known."""
+        self.held: frozenset[int] | None = None
+        """The partitions that are followed; None: all."""
         self.applied: dict[int, Checkpoint] = {}
         """How far each partition of `clicks` is applied in the states that `visitor` gives."""
         self._waiting: dict[int, dict[asyncio.Future[None], int]] = {}

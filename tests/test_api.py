@@ -154,7 +154,7 @@ def test_a_model_that_fails_gives_the_callers_order(
 
 
 def test_an_offset_that_is_applied_is_not_waited_for(client: Client) -> None:
-    assert ranked(client, min_offset=9, deadline_ms=0)["outcome"] == "ranked"
+    assert ranked(client, min_offset=9, deadline_ms=1)["outcome"] == "ranked"
 
 
 def test_past_the_deadline_the_callers_order_comes_back(client: Client) -> None:
@@ -189,12 +189,12 @@ def test_a_request_waits_until_its_click_is_applied(made: Served) -> None:
 
 def test_an_unknown_user_is_waited_for_where_kafka_puts_the_user(made: Served, client: Client) -> None:
     made.states.set(1, {0: applied(5)})
-    assert ranked(client, user_id="nobody", min_offset=4, deadline_ms=0)["outcome"] == "unknown-user"
-    assert ranked(client, user_id="nobody", min_offset=5, deadline_ms=0)["outcome"] == "deadline"
+    assert ranked(client, user_id="nobody", min_offset=4, deadline_ms=1)["outcome"] == "unknown-user"
+    assert ranked(client, user_id="nobody", min_offset=5, deadline_ms=1)["outcome"] == "deadline"
     made.states.set(0, {})
-    assert ranked(client, user_id="nobody", min_offset=0, deadline_ms=0)["outcome"] == "deadline"
+    assert ranked(client, user_id="nobody", min_offset=0, deadline_ms=1)["outcome"] == "deadline"
     # How many partitions there are is not known here.
-    assert ranked(client, min_offset=0, partition=99, deadline_ms=0)["outcome"] == "deadline"
+    assert ranked(client, min_offset=0, partition=99, deadline_ms=1)["outcome"] == "deadline"
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_recommend_says_why_there_is_nothing(made: Served, client: Client) -> No
 
     assert outcome(user_id="nobody") == "unknown-user"
     assert outcome(timestamp=NOW + WINDOWS.gap) == "no-session"
-    assert outcome(min_offset=10, deadline_ms=0) == "deadline"
+    assert outcome(min_offset=10, deadline_ms=1) == "deadline"
     assert outcome(market="nowhere") == "no-known-candidates"
     made.put(msgspec.structs.replace(USER, vector=None))
     assert outcome() == "no-vector"
