@@ -7,9 +7,11 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
+Gathered = tuple[Rows, Doubles, Doubles, bool, bool]
+
 NAMES: tuple[str, ...]
 
-def gather(candidates: Sequence[object], row: dict[str, int]) -> tuple[Rows, Doubles, Doubles]: ...
+def gather(candidates: Sequence[object], row: dict[str, int]) -> Gathered: ...
 def centroids(
     vectors: Floats, rows: list[int], groups: list[int], count: int, vector: tuple[float, ...] | None
 ) -> Floats: ...

@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "field.hpp"
+
 namespace py = pybind11;
 
 template <typename T>
@@ -31,34 +33,33 @@ const char *const NAMES[COLUMNS] = {
 constexpr float NO_SIMILARITY = -1.2f, NO_DISTANCE = -6.f, NO_PRICE = -3.f;
 constexpr float FARTHEST = 5.5f, DEAREST = 2.75f;
 
-// What the caller says of each candidate: its row (-1: unknown), its score and its price (NaN: not said).
+// What the caller says of each candidate: its row (-1: unknown), its score and its price (NaN: not said); whether each
+// listing surely stands once, and whether any is pinned.
 py::tuple gather(const py::object &candidates, const py::dict &row) {
-    static PyObject *const listing_id = PyUnicode_InternFromString("listing_id");
-    static PyObject *const score = PyUnicode_InternFromString("score");
-    static PyObject *const price = PyUnicode_InternFromString("price");
+    static Field listing_id("listing_id"), score("score"), price("price"), pin("pin");
     const py::object sequence = py::reinterpret_steal<py::object>(PySequence_Fast(candidates.ptr(), "a sequence"));
     if (!sequence) throw py::error_already_set();
     const Py_ssize_t n = PySequence_Fast_GET_SIZE(sequence.ptr());
     Rows rows(n);
     Doubles scores(n), prices(n);
     int64_t *const at = rows.mutable_data();
-    double *const said[] = {scores.mutable_data(), prices.mutable_data()};
-    PyObject *const names[] = {score, price};
+    const auto number = [](PyObject *const said) { return said == Py_None ? NAN : PyFloat_AsDouble(said); };
+    std::vector<Py_hash_t> hashes(n);
+    bool pinned = false;
     for (Py_ssize_t i = 0; i < n; ++i) {
         PyObject *const candidate = PySequence_Fast_GET_ITEM(sequence.ptr(), i);
-        const py::object id = py::reinterpret_steal<py::object>(PyObject_GetAttr(candidate, listing_id));
-        if (!id) throw py::error_already_set();
-        PyObject *const found = PyDict_GetItemWithError(row.ptr(), id.ptr());
-        if (!found && PyErr_Occurred()) throw py::error_already_set();
+        PyObject *const id = listing_id.of(candidate);
+        hashes[i] = PyObject_Hash(id);
+        PyObject *const found = PyDict_GetItemWithError(row.ptr(), id);
         at[i] = found ? PyLong_AsLongLong(found) : -1;
-        for (int k = 0; k < 2; ++k) {
-            const py::object value = py::reinterpret_steal<py::object>(PyObject_GetAttr(candidate, names[k]));
-            if (!value) throw py::error_already_set();
-            said[k][i] = value.is_none() ? NAN : PyFloat_AsDouble(value.ptr());
-        }
+        scores.mutable_data()[i] = number(score.of(candidate));
+        prices.mutable_data()[i] = number(price.of(candidate));
+        pinned |= pin.of(candidate) != Py_None;
     }
     if (PyErr_Occurred()) throw py::error_already_set();
-    return py::make_tuple(rows, scores, prices);
+    std::sort(hashes.begin(), hashes.end());
+    const bool once = std::adjacent_find(hashes.begin(), hashes.end()) == hashes.end();
+    return py::make_tuple(rows, scores, prices, once, pinned);
 }
 
 // The unit means of groups of rows, and behind them `vector` where it is not None.

@@ -30,6 +30,15 @@ class Candidate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The place in the answer where it must stand, from 1; the ranking itself does not look at it."""
 
 
+Gathered = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64], bool, bool]
+
+
+def gather(candidates: Sequence[Candidate], bundle: Bundle) -> Gathered:
+    """What is said of n candidates: their rows in the bundle, -1 for an unknown one, their scores and prices, [n], NaN
+    where none is said, whether surely each listing stands once, and whether any is pinned."""
+    return _kernel.gather(candidates, bundle.row)
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """A ranking of n candidates, and what became of it."""
@@ -54,13 +63,14 @@ def rank(
     *,
     timestamp: int,
     explain: bool = False,
+    gathered: Gathered | None = None,
 ) -> Ranked:
     """Rank the candidates for the visitor at `timestamp` (ms).
 
     Candidates are in the caller's order. Known listings are ranked among the places that known listings have
-    there; an unknown one keeps its place.
+    there; an unknown one keeps its place. `gathered` is what `gather` gives for them, where that is known already.
     """
-    rows, said, prices = _kernel.gather(candidates, bundle.row)
+    rows, said, prices, *_ = gathered or gather(candidates, bundle)
     found = rows >= 0
     known = found.tolist()
     seen = of(bundle, visitor, timestamp) if visitor is not None else None
@@ -113,7 +123,7 @@ def matrix(
 ) -> npt.NDArray[np.float32]:
     """The features, float32 [F, n], of the candidates at `places`, counted from 0; of all m of them where None.
 
-    `rows`, `scores` and `prices`, [m], are as `_kernel.gather` gives them.
+    `rows`, `scores` and `prices`, [m], are as `gather` gives them.
     """
     if places is None:
         positions = _POSITIONS[: len(rows)] if len(rows) <= len(_POSITIONS) else np.arange(1, len(rows) + 1)

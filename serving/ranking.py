@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,7 +21,7 @@ from models.profile import active
 from models.rank import Candidate, Ranked
 from models.sessions import WINDOWS, Action, Kept, Left, Session, Shown, UserEmbedding
 from models.visitor import Visitor
-from serving import api, partitions
+from serving import _answer, api, partitions
 from serving.metrics import Metrics
 from serving.partitions import Peers
 from serving.problems import Refused
@@ -54,33 +55,30 @@ class Ranking:
 
     async def rank(self, request: api.RankRequest, now: int, begun: float) -> api.RankResponse:
         """The candidates, ranked. `now` is the clock in ms, `begun` when the request came, as time.perf_counter has it."""
-        pinned = _check(request.candidates)
         visitor, outcome = await self._visitor(request, begun, "/v1/rank")
-        return self._answer(request, pinned, visitor, outcome, now, begun)
+        return self._answer(request, visitor, outcome, now, begun)
 
     async def batch(self, request: api.BatchRequest, now: int, begun: float) -> api.BatchResponse:
         """An answer to each request, in their order. They wait together, and others are let in between two rankings."""
         if sum(len(one.candidates) for one in request.requests) > api.MAX_BATCH_CANDIDATES:
             says = f"more than {api.MAX_BATCH_CANDIDATES:,} candidates in all"
             raise Refused(422, says, field="$.requests")
-        pinned = []
         for at, one in enumerate(request.requests):
             try:
-                pinned.append(_check(one.candidates))
+                _check(one.candidates)
                 self._check_partition(one.partition)
             except Refused as refused:
                 raise refused.within(f"$.requests[{at}]") from None
         found = await asyncio.gather(*(self._held(one, begun) for one in request.requests))
         answers = []
-        for one, pins, (visitor, outcome) in zip(request.requests, pinned, found, strict=True):
-            answers.append(self._answer(one, pins, visitor, outcome, now, begun))
+        for one, (visitor, outcome) in zip(request.requests, found, strict=True):
+            answers.append(self._answer(one, visitor, outcome, now, begun))
             await asyncio.sleep(0)
         return api.BatchResponse(answers=answers, took_ms=_since(begun))
 
     def _answer(
         self,
         request: api.RankRequest,
-        pinned: bool,
         visitor: Visitor | None,
         outcome: api.Outcome | None,
         now: int,
@@ -92,14 +90,17 @@ class Ranking:
         timestamp = now if request.timestamp is None else request.timestamp
         user = visitor.embedding if visitor is not None else None
         candidates: Sequence[Candidate] = request.candidates
+        gathered = ranking.gather(candidates, bundle)
+        *_, once, pinned = gathered
+        if pinned or not once:
+            _check(request.candidates)
         ranked = None
         if outcome is None and variant.caller:
             outcome = "held-out"
         if outcome is None:
-            candidates, ranked, outcome = self._ranked(request, bundle, visitor, timestamp, begun)
+            candidates, ranked, outcome = self._ranked(request, bundle, visitor, timestamp, begun, gathered)
         if ranked is None:
-            row = bundle.row
-            known = [candidate.listing_id in row for candidate in candidates]
+            known = (gathered[0] >= 0).tolist()
             ranked = Ranked("unknown-user", list(range(len(known))), None, None, known, False)
         order = _pin(ranked.order, candidates) if pinned else ranked.order
         if unknown := ranked.known.count(False):
@@ -116,7 +117,7 @@ class Ranking:
             state=_state(user, timestamp),
             stale=stale,
             took_ms=_since(begun),
-            results=_results(candidates, order, ranked, len(request.candidates)),
+            results=_results(candidates, order, ranked, len(request.candidates)),  # type: ignore[arg-type]
         )
 
     def _ranked(
@@ -126,6 +127,7 @@ class Ranking:
         visitor: Visitor | None,
         timestamp: int,
         begun: float,
+        gathered: ranking.Gathered | None,
     ) -> tuple[Sequence[Candidate], Ranked | None, api.Outcome]:
         """The candidates, those retrieved behind them, and their ranking; None where the caller's order must do.
 
@@ -138,10 +140,17 @@ class Ranking:
             return candidates, None, "deadline"
         try:
             if request.extend and (user := _retrievable(bundle, visitor, timestamp)) is not None:
-                candidates = _extended(bundle, user, request)
+                candidates, gathered = _extended(bundle, user, request), None
                 if time.perf_counter() > ends:
                     return request.candidates, None, "deadline"
-            ranked = ranking.rank(bundle, visitor, candidates, timestamp=timestamp, explain=request.explain)
+            ranked = ranking.rank(
+                bundle,
+                visitor,
+                candidates,
+                timestamp=timestamp,
+                explain=request.explain,
+                gathered=gathered,
+            )
             if request.diversity and ranked.scores is not None:
                 if time.perf_counter() > ends:
                     return request.candidates, None, "deadline"
@@ -337,8 +346,8 @@ class Ranking:
         return f"user {user_id!r}" if self.log_users else "a user"
 
 
-def _check(candidates: Sequence[Candidate]) -> bool:
-    """Whether any is pinned. Raises Refused where a listing stands twice, or a pin can't be kept."""
+def _check(candidates: Sequence[Candidate]) -> None:
+    """Raise Refused where a listing stands twice, or a pin can't be kept."""
     pins = {candidate.listing_id: candidate.pin for candidate in candidates}
     if len(pins) < len(candidates):
         seen: set[str] = set()
@@ -347,8 +356,6 @@ def _check(candidates: Sequence[Candidate]) -> bool:
                 field = f"$.candidates[{at}].listing_id"
                 raise Refused(422, "this listing stands among the candidates already", field=field)
             seen.add(candidate.listing_id)
-    if not any(pins.values()):
-        return False
     taken: set[int] = set()
     for at, pin in enumerate(pins.values()):
         if pin is not None:
@@ -358,7 +365,6 @@ def _check(candidates: Sequence[Candidate]) -> bool:
             if pin in taken:
                 raise Refused(422, "another candidate is pinned to this place", field=field)
             taken.add(pin)
-    return True
 
 
 def _pin(order: Sequence[int], candidates: Sequence[Candidate]) -> list[int]:
@@ -416,20 +422,22 @@ def _diverse(bundle: Bundle, candidates: Sequence[Candidate], ranked: Ranked, di
 
 
 def _results(
-    candidates: Sequence[Candidate], order: Sequence[int], ranked: Ranked, given: int
-) -> list[api.RankedListing]:
-    """The answer's list: candidates in this order, of which the first `given` are the caller's."""
-    scores: Sequence[float | None] = ranked.scores or [None] * len(candidates)
-    known, parts = ranked.known, _parts(ranked.contributions)
+    candidates: Sequence[Candidate], order: list[int], ranked: Ranked, given: int
+) -> list[api.RankedListing] | msgspec.Raw:
+    """The answer's list, encoded but where it is explained: candidates in this order, of which the first `given` are
+    the caller's."""
+    scores, known, parts = ranked.scores, ranked.known, _parts(ranked.contributions)
+    if parts is None:
+        return msgspec.Raw(_answer.results(tuple(candidates), order, scores, known, given))
     return [
         api.RankedListing(
             listing_id=candidates[at].listing_id,
             position=place,
             caller_position=at + 1 if at < given else None,
-            score=scores[at],
+            score=scores[at] if scores is not None else None,
             known=known[at],
             retrieved=at >= given,
-            contributions=parts[at] if parts is not None and known[at] else None,
+            contributions=parts[at] if known[at] else None,
         )
         for place, at in enumerate(order, 1)
     ]

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models import _kernel, rank, ranker, types
 from models import bundle as bundle_
 from models import listings as listings_
+from models import rank, ranker, types
 from models.bundle import Bundle, Training
 from models.errors import UserError
 from models.evaluation.rerank import Choice, choices, records
@@ -296,7 +296,7 @@ def _example(choice: Choice, bundle: Bundle) -> Example | None:
     None where the chosen listing or all others are unknown, or nothing is known of the visitor."""
     visitor, time = choice.visitor, choice.search.timestamp
     assert visitor is not None
-    rows, scores, prices = _kernel.gather(choice.candidates, bundle.row)
+    rows, scores, prices, *_ = rank.gather(choice.candidates, bundle)
     known = np.flatnonzero(rows >= 0)
     if choice.chosen not in known or len(known) < 2:
         return None
