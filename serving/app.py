@@ -77,8 +77,12 @@ def build(
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
     pages: Sequence[BaseRoute] = (),
     token: str = "",
+    shared: int | None = None,
 ) -> App:
-    """The application, with `pages` beside the API's routes; with a `token` for those who bear it."""
+    """The application, with `pages` beside the API's routes; with a `token` for those who bear it.
+
+    `shared` is the port where other processes answer too, and metrics therefore are not to be had.
+    """
 
     async def rank(request: api.RankRequest, now: int, begun: float) -> tuple[str, bytes]:
         answer = await ranking.rank(request, now, begun)
@@ -113,6 +117,9 @@ def build(
         return Response(_encode(answer), 200 if answer.ready else 503, media_type="application/json")
 
     async def prometheus(request: Request) -> Response:
+        if shared is not None and (request.scope.get("server") or (None, None))[1] == shared:
+            says = "several processes answer here: ask each at its own port, the ones after this"
+            raise Refused(404, says)
         health.measure(_now())
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -74,9 +74,13 @@ class Refused(Exception):
         """For the metrics."""
         return "elsewhere" if self.problem.status in (307, 421) else "refused"
 
+    @property
+    def body(self) -> bytes:
+        return msgspec.json.encode(self.problem)
+
     def response(self) -> Response:
         return Response(
-            msgspec.json.encode(self.problem),
+            self.body,
             self.problem.status,
             headers=self.headers,
             media_type=PROBLEM,

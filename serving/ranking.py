@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -32,7 +33,6 @@ log = logging.getLogger("insession.ranking")
 
 RETRIEVED = 4
 """So many times more listings are retrieved than are asked for, for the ranker to choose from."""
-ELSEWHERE = (307, 421)
 
 
 @dataclass(slots=True)
@@ -55,8 +55,10 @@ class Ranking:
 
     async def rank(self, request: api.RankRequest, now: int, begun: float) -> api.RankResponse:
         """The candidates, ranked. `now` is the clock in ms, `begun` when the request came, as time.perf_counter has it."""
-        visitor, outcome = await self._visitor(request, begun, "/v1/rank")
-        return self._answer(request, visitor, outcome, now, begun)
+        self._check_partition(request.partition)
+        path = "/v1/rank"
+        late = request.min_offset is not None and not await self._reached(request, begun, path)
+        return self._answer(request, late, path, now, begun)
 
     async def batch(self, request: api.BatchRequest, now: int, begun: float) -> api.BatchResponse:
         """An answer to each request, in their order. They wait together, and others are let in between two rankings."""
@@ -69,24 +71,30 @@ class Ranking:
                 self._check_partition(one.partition)
             except Refused as refused:
                 raise refused.within(f"$.requests[{at}]") from None
-        found = await asyncio.gather(*(self._held(one, begun) for one in request.requests))
+        waiting = {
+            at: self._reached(one, begun, None)
+            for at, one in enumerate(request.requests)
+            if one.min_offset is not None
+        }
+        reached = dict(zip(waiting, await asyncio.gather(*waiting.values()), strict=True))
         answers = []
-        for one, (visitor, outcome) in zip(request.requests, found, strict=True):
-            answers.append(self._answer(one, visitor, outcome, now, begun))
+        for at, one in enumerate(request.requests):
+            answers.append(self._answer(one, not reached.get(at, True), None, now, begun))
             await asyncio.sleep(0)
         return api.BatchResponse(answers=answers, took_ms=_since(begun))
 
     def _answer(
         self,
         request: api.RankRequest,
-        visitor: Visitor | None,
-        outcome: api.Outcome | None,
+        late: bool,
+        path: str | None,
         now: int,
         begun: float,
     ) -> api.RankResponse:
-        # From here on nothing else runs: one bundle makes the whole answer.
+        # Nothing else runs meanwhile: one bundle makes the whole answer.
         variant = self.variants.of(request.user_id)
         bundle = self.bundle_for(variant)
+        visitor, outcome = self._visitor(request, bundle, late, path)
         timestamp = now if request.timestamp is None else request.timestamp
         user = visitor.embedding if visitor is not None else None
         candidates: Sequence[Candidate] = request.candidates
@@ -162,9 +170,12 @@ class Ranking:
 
     async def recommend(self, request: api.RecommendRequest, now: int, begun: float) -> api.RecommendResponse:
         """Listings near the session's vector, ranked."""
-        visitor, outcome = await self._visitor(request, begun, "/v1/recommend")
+        self._check_partition(request.partition)
+        path = "/v1/recommend"
+        late = request.min_offset is not None and not await self._reached(request, begun, path)
         variant = self.variants.of(request.user_id)
         bundle = self.bundle_for(variant)
+        visitor, outcome = self._visitor(request, bundle, late, path)
         timestamp = now if request.timestamp is None else request.timestamp
         user = visitor.embedding if visitor is not None else None
         stale = user is not None and user.bundle != bundle.name
@@ -217,7 +228,7 @@ class Ranking:
             bundle = self.bundle_for(variant)
             outcome = "held-out" if variant.caller else None
             try:
-                visitor = self._look(user_id, None, f"/v1/similar/{request.listing_id}")
+                visitor = self._look(user_id, bundle, None, f"/v1/similar/{quote(request.listing_id)}")
             except Unreadable as error:
                 outcome = self._unreadable(user_id, error)
         row = bundle.row.get(request.listing_id)
@@ -262,7 +273,7 @@ class Ranking:
     def user(self, user_id: str, now: int) -> api.UserResponse:
         """What is known of a user."""
         try:
-            visitor = self._look(user_id, None, f"/v1/users/{user_id}")
+            visitor = self._look(user_id, self.bundle, None, f"/v1/users/{quote(user_id)}")
         except Unreadable as error:
             raise Refused(500, f"the user's state can't be read: {error}") from None
         user = visitor.embedding if visitor is not None else None
@@ -284,51 +295,53 @@ class Ranking:
             sessions=[_visit(session, now) for session in user.state.sessions],
         )
 
-    async def _visitor(
-        self, request: api.RankRequest | api.RecommendRequest, begun: float, path: str
-    ) -> tuple[Visitor | None, api.Outcome | None]:
-        """The user's records once they include what was asked for, or why there is none to answer from.
+    def _look(self, user_id: str, bundle: Bundle, partition: int | None, path: str | None) -> Visitor | None:
+        """What is stored of the user, with the vector of this bundle where there is one.
 
-        Raises Refused where `clicks` does not have the partition, or the user's is another sidecar's.
+        Where that is nothing, as their partition is another sidecar's, raises Refused, which leads to `path` there.
         """
-        self._check_partition(request.partition)
-        try:
-            visitor = self._look(request.user_id, request.partition, path)
-            if request.min_offset is None:
-                return visitor, None
-            partition = request.partition
-            if partition is None:
-                partition = (
-                    visitor.embedding.partition
-                    if visitor is not None
-                    else self.states.partition(request.user_id)
-                )
-            left = request.deadline_ms / 1000 - (time.perf_counter() - begun)
-            if partition is None or not await self.states.reached(partition, request.min_offset, left):
-                return visitor, "deadline"
-            return self.states.visitor(request.user_id), None
-        except Unreadable as error:
-            return None, self._unreadable(request.user_id, error)
-
-    async def _held(
-        self, request: api.RankRequest, begun: float
-    ) -> tuple[Visitor | None, api.Outcome | None]:
-        """The same within a batch, where another's user is an outcome."""
-        try:
-            return await self._visitor(request, begun, "")
-        except Refused as refused:
-            if refused.problem.status not in ELSEWHERE:
-                raise
-            return None, "not-held"
-
-    def _look(self, user_id: str, partition: int | None, path: str) -> Visitor | None:
-        """What is stored of the user. Raises Refused where that is nothing, as their partition is another sidecar's."""
         visitor = self.states.visitor(user_id)
-        if visitor is None:
+        if visitor is None and path is not None:
             number = partitions.elsewhere(self.states, user_id, partition)
             if number is not None:
                 raise partitions.redirect(self.peers, number, path)
         return visitor
+
+    def _visitor(
+        self, request: api.RankRequest | api.RecommendRequest, bundle: Bundle, late: bool, path: str | None
+    ) -> tuple[Visitor | None, api.Outcome | None]:
+        """The user's records, or the outcome where there is nothing to rank by. Raises Refused as `_look` does."""
+        user_id, partition = request.user_id, request.partition
+        try:
+            visitor = self._look(user_id, bundle, partition, path)
+        except Unreadable as error:
+            return None, self._unreadable(user_id, error)
+        if visitor is None and partitions.elsewhere(self.states, user_id, partition) is not None:
+            return None, "not-held"
+        return visitor, "deadline" if late else None
+
+    async def _reached(
+        self, request: api.RankRequest | api.RecommendRequest, begun: float, path: str | None
+    ) -> bool:
+        """Whether `min_offset` is included, after having waited for it as long as the deadline lets."""
+        assert request.min_offset is not None
+        try:
+            visitor = self._look(request.user_id, self.bundle, request.partition, path)
+        except Unreadable:
+            return True  # which is the outcome then
+        if (
+            visitor is None
+            and partitions.elsewhere(self.states, request.user_id, request.partition) is not None
+        ):
+            return False
+        partition = request.partition
+        if partition is None:
+            if visitor is not None:
+                partition = visitor.embedding.partition
+            else:
+                partition = self.states.partition(request.user_id)
+        left = request.deadline_ms / 1000 - (time.perf_counter() - begun)
+        return partition is not None and await self.states.reached(partition, request.min_offset, left)
 
     def _check_partition(self, partition: int | None) -> None:
         count = self.states.partitions
