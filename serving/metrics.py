@@ -11,7 +11,7 @@ class Metrics:
     """The sidecar's metrics, in a registry of their own."""
 
     def __init__(self, bundle: str) -> None:
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self._requests = Histogram(
             "insession_request_seconds",
             "Time from reading a request to its answer, waiting for min_offset included",
@@ -39,8 +39,23 @@ class Metrics:
             registry=registry,
         )
         self.ready = Gauge("insession_ready", "1 once caught up", registry=registry)
-        info = Gauge("insession_bundle", "The bundle in use", ("bundle",), registry=registry)
-        info.labels(bundle).set(1)
+        self.recomputed = Counter(
+            "insession_vectors_recomputed_total",
+            "Users whose vectors were brought to another bundle, at once and not one by one as they came",
+            registry=registry,
+        )
+        self.refused = Counter(
+            "insession_bundles_refused_total",
+            "Bundles that could not be read, and were not taken",
+            registry=registry,
+        )
+        self._bundle = Gauge("insession_bundle", "The bundle in use", ("bundle",), registry=registry)
+        self.use(bundle)
+
+    def use(self, bundle: str) -> None:
+        """Say which bundle is in use."""
+        self._bundle.clear()
+        self._bundle.labels(bundle).set(1)
 
     def observe(self, route: str, outcome: str, seconds: float) -> None:
         """Count an answer and its time."""
@@ -51,4 +66,4 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)

@@ -19,6 +19,7 @@ from models.sessions import WINDOWS, Action, Kept, Left, Session, Shown, UserEmb
 from models.visitor import Visitor
 from serving import api
 from serving.problems import Refused
+from serving.shadow import Shadow
 from serving.states import States, Unreadable
 
 log = logging.getLogger("insession.ranking")
@@ -33,19 +34,22 @@ class Ranking:
 
     bundle: Bundle
     states: States
+    shadow: Shadow | None = None
 
     async def rank(self, request: api.RankRequest, now: int, begun: float) -> api.RankResponse:
         """The candidates, ranked. `now` is the clock in ms, `begun` when the request came, as time.perf_counter has it."""
         _each_once(request.candidates)
         bundle = self.bundle
         timestamp = now if request.timestamp is None else request.timestamp
-        visitor, outcome = await self._visitor(request, begun)
+        visitor, outcome = await self._visitor(request, bundle.name, begun)
         user = visitor.embedding if visitor is not None else None
         ranked = None
         if outcome is None:
             ranked, outcome = _ranked(bundle, visitor, request.candidates, timestamp, request.explain)
         if ranked is not None and ranked.scores is not None:
             results = _in_order(request.candidates, ranked)
+            if self.shadow is not None and visitor is not None:
+                self.shadow.offer(visitor, request.candidates, timestamp, ranked.order)
         else:
             rows = bundle.row
             results = [
@@ -71,7 +75,7 @@ class Ranking:
         """Listings near the session's vector, ranked."""
         bundle = self.bundle
         timestamp = now if request.timestamp is None else request.timestamp
-        visitor, outcome = await self._visitor(request, begun)
+        visitor, outcome = await self._visitor(request, bundle.name, begun)
         user = visitor.embedding if visitor is not None else None
         stale = user is not None and user.bundle != bundle.name
         results: list[api.Recommended] = []
@@ -121,7 +125,7 @@ class Ranking:
     def user(self, user_id: str, now: int) -> api.UserResponse:
         """What is known of a user."""
         try:
-            visitor = self.states.visitor(user_id)
+            visitor = self.states.visitor(user_id, self.bundle.name)
         except Unreadable as error:
             raise Refused(500, f"the user's state can't be read: {error}") from None
         user = visitor.embedding if visitor is not None else None
@@ -144,14 +148,14 @@ class Ranking:
         )
 
     async def _visitor(
-        self, request: api.RankRequest | api.RecommendRequest, begun: float
+        self, request: api.RankRequest | api.RecommendRequest, bundle: str, begun: float
     ) -> tuple[Visitor | None, api.Outcome | None]:
         """The user's records once they include what was asked for, or why there is none to answer from."""
         partitions = self.states.partitions
         if request.partition is not None and partitions and request.partition >= partitions:
             raise Refused(400, f"clicks has the partitions 0 to {partitions - 1}", field="$.partition")
         try:
-            visitor = self.states.visitor(request.user_id)
+            visitor = self.states.visitor(request.user_id, bundle)
             if request.min_offset is None:
                 return visitor, None
             partition = request.partition
@@ -164,7 +168,7 @@ class Ranking:
             left = request.deadline_ms / 1000 - (time.perf_counter() - begun)
             if partition is None or not await self.states.reached(partition, request.min_offset, left):
                 return visitor, "deadline"
-            return self.states.visitor(request.user_id), None
+            return self.states.visitor(request.user_id, bundle), None
         except Unreadable as error:
             log.warning("a user's state can't be read: %s", error)
             return None, "unreadable-state"
