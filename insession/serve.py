@@ -12,12 +12,13 @@ from insession.settings import Settings, options
 @click.option(
     "--page/--no-page", help="serve the demo's page at /, which lets anyone who sees it put events on clicks"
 )
-@options("host", "port", "bootstrap", "topic_prefix", "bundle", "state")
+@options("host", "port", "bootstrap", "topic_prefix", "bundle", "state", "hold", "shadow", "shadow_share")
 def command(settings: Settings, page: bool) -> None:
     """Follow the users' states and rank over HTTP, until SIGTERM or Ctrl-C.
 
     Prints its address once it answers; /readyz says when it has caught up. Each sidecar needs a --state folder of
-    its own, which may be lost: it is read again from the topics.
+    its own, which may be lost: it is read again from the topics. A new bundle that becomes `current` is taken
+    without a stop.
 
     \b
     Example:
@@ -36,5 +37,8 @@ def command(settings: Settings, page: bool) -> None:
         state=settings.state / "serve",
         host=settings.host,
         port=settings.port,
+        held=settings.held,
+        shadow=settings.shadow,
+        shadow_share=settings.shadow_share,
         page=page,
     )

@@ -106,6 +106,7 @@ class _Again(Exception):
     """The topics changed while they were followed: look at them anew."""
 
 
+Values = dict[bytes, bytes | None]
 _Offer = tuple[Bundle, Callable[[Bundle], object]]
 
 _standings = msgspec.json.Decoder(Standing)
@@ -146,11 +147,6 @@ class Follower:
         self._quiet: dict[str, Any] = {**client, "log_level": 0, "error_cb": self._heard}
         self._refusal = ""
         self._topics = topics
-        self._keys = {
-            topics.user_embeddings: user_key,
-            topics.user_histories: history_key,
-            topics.listings: listing_key,
-        }
         self._store = store
         self._states = states
         self._metrics = metrics
@@ -390,29 +386,39 @@ class Follower:
 
     def _apply(self, messages: list[Message]) -> None:
         """Write what has come, and how far that is, in one; then let requests see it."""
-        values: dict[str, dict[bytes, list[bytes | None]]] = {name: {} for name in self._keys}
+        values: dict[str, Values] = {
+            self._topics.user_embeddings: {},
+            self._topics.user_histories: {},
+            self._topics.listings: {},
+        }
+        earlier: dict[bytes, list[bytes | None]] = {}
         positions: dict[tuple[str, int], int] = {}
         checkpoints: dict[tuple[str, int], bytes] = {}
+        embeddings, filling, at_end = self._topics.user_embeddings, self._filling, self._at_end
         for message in messages:
-            name = str(message.topic())
+            name, key, value = message.topic() or "", message.key(), message.value()
             place = (name, message.partition() or 0)
             error = message.error()
             if error is not None:
                 self._event(error, place, message, positions)
                 continue
             positions[place] = (message.offset() or 0) + 1
-            self._at_end.discard(place)
-            key, value = message.key(), message.value()
-            if isinstance(key, str) or key is None or isinstance(value, str):
+            if at_end:
+                at_end.discard(place)
+            if type(key) is not bytes:
                 self._metrics.unreadable.labels(name).inc()
-            elif key == CHECKPOINT_KEY and name == self._topics.user_embeddings:
-                if value is not None:
-                    checkpoints[place] = value
-            else:
-                values[name].setdefault(key, []).append(value)
+                continue
+            if name == embeddings:
+                if key == CHECKPOINT_KEY:
+                    if type(value) is bytes:
+                        checkpoints[place] = value
+                    continue
+                if not filling and key in values[name]:
+                    earlier.setdefault(key, []).append(values[name][key])
+            values[name][key] = value
         if not positions:
             return
-        changes = self._changes(values)
+        changes = self._changes(values, earlier)
         places = self.status.places
         for place, position in positions.items():
             checkpoint = self._checkpoint(place, checkpoints.get(place)) or places[place].checkpoint
@@ -425,27 +431,24 @@ class Follower:
         if applied:
             self._post(self._states.advance, applied)
 
-    def _changes(self, values: dict[str, dict[bytes, list[bytes | None]]]) -> dict[bytes, bytes | None]:
-        """What records change in the store, by topic and key in their order; listings are announced."""
+    def _changes(
+        self, values: dict[str, Values], earlier: dict[bytes, list[bytes | None]]
+    ) -> dict[bytes, bytes | None]:
+        """What records change in the store: the last of each key by topic, users' `earlier` ones before; listings are announced."""
+        states, histories = values[self._topics.user_embeddings], values[self._topics.user_histories]
         changes: dict[bytes, bytes | None] = {}
-        for key, announced in values[self._topics.listings].items():
-            self._listing(key, announced[-1])
-            changes[listing_key(key)] = announced[-1]
         if self._filling:
-            for name in (self._topics.user_embeddings, self._topics.user_histories):
-                stored = self._keys[name]
-                changes |= {stored(key): records[-1] for key, records in values[name].items()}
+            changes = {user_key(user): value for user, value in states.items()}
+            changes |= {history_key(user): value for user, value in histories.items()}
         else:
-            states, histories = values[self._topics.user_embeddings], values[self._topics.user_histories]
-            changed, more = users.changed(
-                self._store,
-                states,
-                {user: records[-1] for user, records in histories.items()},
-                [bundle for bundle in (self.bundle, self._next) if bundle is not None],
-                follows=self.status.caught_up,
+            bundles = [bundle for bundle in (self.bundle, self._next) if bundle is not None]
+            changes, more = users.changed(
+                self._store, states, earlier, histories, bundles, follows=self.status.caught_up
             )
-            changes |= changed
             self.status.users += more
+        for key, value in values[self._topics.listings].items():
+            self._listing(key, value)
+            changes[listing_key(key)] = value
         for name, records in values.items():
             self._metrics.updates.labels(name).inc(len(records))
         return changes

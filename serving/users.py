@@ -18,7 +18,8 @@ Changes = dict[bytes, bytes | None]
 
 def changed(
     store: Store,
-    users: Mapping[bytes, Sequence[bytes | None]],
+    users: Mapping[bytes, bytes | None],
+    earlier: Mapping[bytes, Sequence[bytes | None]],
     histories: Mapping[bytes, bytes | None],
     bundles: Sequence[Bundle],
     *,
@@ -26,15 +27,15 @@ def changed(
 ) -> tuple[Changes, int]:
     """What to write, and how many users more there are then.
 
-    `users` are each user's records of `user-embeddings` in their order, `histories` the last of `user-histories`.
+    `users` are each user's last record of `user-embeddings`, behind the `earlier` ones where several came, `histories`
+    the last of `user-histories`.
     Vectors are made in the spaces of `bundles`; sessions that close are kept where this `follows` what is new.
     """
     stored = store.get_many([user_key(user) for user in users])
     before = dict(zip(users, stored, strict=True))
     changes: Changes = {history_key(user): value for user, value in histories.items()}
     more = 0
-    for user, values in users.items():
-        value = values[-1]
+    for user, value in users.items():
         changes[user_key(user)] = value
         more += (value is not None) - (before[user] is not None)
         for bundle in bundles:
@@ -43,13 +44,14 @@ def changed(
             if vector is not None or value is None or b'"forgotten"' in value:
                 changes[vectors.space(bundle.name) + user] = vector
     if follows:
-        changes |= _closed(store, users, histories, before)
+        changes |= _closed(store, users, earlier, histories, before)
     return changes, more
 
 
 def _closed(
     store: Store,
-    users: Mapping[bytes, Sequence[bytes | None]],
+    users: Mapping[bytes, bytes | None],
+    earlier: Mapping[bytes, Sequence[bytes | None]],
     histories: Mapping[bytes, bytes | None],
     before: Mapping[bytes, bytes | None],
 ) -> Changes:
@@ -60,9 +62,10 @@ def _closed(
     ):
         try:
             kept = closed.decode(standing)
-            states = [_state(value) for value in (before.get(user), *users.get(user, ()))]
-            for old, new in pairwise(states):
-                kept = closed.left(kept, old, new)
+            if user in users:
+                values = (before[user], *earlier.get(user, ()), users[user])
+                for old, new in pairwise(map(_state, values)):
+                    kept = closed.left(kept, old, new)
             if kept:
                 past = histories[user] if user in histories else store.get(history_key(user))
                 kept = closed.unnamed(kept, decode_history(past) if past is not None else None)
