@@ -31,14 +31,27 @@ from insession.settings import Settings, options
     help="a sidecar that holds other partitions, as in http://10.0.0.2:8080=0-3,7; repeatable [INSESSION_PEERS]",
 )
 @click.option("--log-users", is_flag=True, help="name users in the log; without it no user id stands there")
-@options("experiment", "processes", "host", "port", "bootstrap", "topic_prefix", "bundle", "state")
+@options(
+    "experiment",
+    "processes",
+    "host",
+    "port",
+    "bootstrap",
+    "topic_prefix",
+    "bundle",
+    "state",
+    "hold",
+    "shadow",
+    "shadow_share",
+)
 def command(
     settings: Settings, page: bool, variants: tuple[str, ...], peers: tuple[str, ...], log_users: bool
 ) -> None:
     """Follow the users' states and rank over HTTP, until SIGTERM or Ctrl-C.
 
     Prints its address once it answers; /readyz says when it has caught up. Each sidecar needs a --state folder of
-    its own, which may be lost: it is read again from the topics.
+    its own, which may be lost: it is read again from the topics. A new bundle that becomes `current` is taken
+    without a stop.
 
     \b
     Example:
@@ -89,4 +102,7 @@ def _serve(
         sockets=sockets,
         started=started,
         **told,  # type: ignore[arg-type]
+        held=settings.held,
+        shadow=settings.shadow,
+        shadow_share=settings.shadow_share,
     )

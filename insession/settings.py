@@ -59,6 +59,17 @@ class Settings(Security):
     port: int = Field(
         default=8080, ge=0, le=65535, description="port of the sidecar; 0: a free one, which is printed"
     )
+    hold: str = Field(
+        default="",
+        pattern=r"^(\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*)?$",
+        description="the partitions whose users a sidecar holds, like 0-3,7 [all]",
+    )
+    shadow: Path | None = Field(
+        default=None, description="a second bundle that ranks too, after the answer, for the metrics [none]"
+    )
+    shadow_share: float = Field(
+        default=0.1, ge=0, le=1, description="share of the rankings that the shadow's bundle makes too"
+    )
     health_port: int | None = Field(
         default=None, ge=0, le=65535, description="port of a worker's health and metrics [off]"
     )
@@ -104,6 +115,20 @@ class Settings(Security):
     @property
     def topics(self) -> Topics:
         return Topics(self.topic_prefix)
+
+    @property
+    def held(self) -> frozenset[int] | None:
+        """The partitions to hold; None: all. UserError where a range is empty."""
+        if not self.hold:
+            return None
+        found: set[int] = set()
+        for part in self.hold.split(","):
+            first, _, last = part.partition("-")
+            numbers = range(int(first), int(last or first) + 1)
+            if not numbers:
+                raise UserError(f"--hold (or {PREFIX}HOLD): {part} ends before it begins")
+            found.update(numbers)
+        return frozenset(found)
 
     @property
     def client(self) -> dict[str, str | int | float | bool]:

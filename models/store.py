@@ -11,9 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
-from rocksdict import Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from models.errors import UserError
+
+BLOCKS_BYTES = 64 << 20
+"""What all stores of a process keep of what they read; what is written waits in at most 128 MB a store."""
+
+_blocks = Cache(BLOCKS_BYTES)
 
 
 class Store:
@@ -24,6 +29,11 @@ class Store:
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_keep_log_file_num(2)
+        tables = BlockBasedOptions()
+        tables.set_block_cache(_blocks)
+        options.set_block_based_table_factory(tables)
+        options.set_write_buffer_size(64 << 20)
+        options.set_max_write_buffer_number(2)
         self._logged, self._not_logged = WriteOptions(), WriteOptions()
         self._not_logged.disable_wal = True  # type: ignore[method-assign,assignment]
         try:
@@ -70,6 +80,16 @@ class Store:
         options = ReadOptions()
         options.set_iterate_upper_bound(end)
         return cast("Iterator[tuple[bytes, bytes]]", self._db.items(from_key=begin, read_opt=options))
+
+    def count(self, begin: bytes, end: bytes) -> int:
+        """How many keys there are from `begin` up to but without `end`."""
+        options = ReadOptions()
+        options.set_iterate_upper_bound(end)
+        return sum(1 for _ in self._db.keys(from_key=begin, read_opt=options))
+
+    def drop(self, begin: bytes, end: bytes) -> None:
+        """Delete the keys from `begin` up to but without `end`."""
+        self._db.delete_range(begin, end)
 
     def close(self) -> None:
         """Give the folder back. Iterators over it must have ended."""

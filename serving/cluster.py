@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -39,10 +39,8 @@ class Found:
     partitions: dict[str, int]
     tombstones_ms: int
     """How long the topics keep tombstones."""
-
-    def all(self) -> list[tuple[str, int]]:
-        """Every partition of every topic."""
-        return [(name, number) for name, count in self.partitions.items() for number in range(count)]
+    places: list[tuple[str, int]]
+    """The partitions to follow, with the names of their topics."""
 
 
 class Asking:
@@ -56,7 +54,7 @@ class Asking:
         # The high watermark and not the last stable offset: asked for, that one lags behind commits on Kafka and
         # is 0 during a transaction on the embedded broker. A reader that has come to this end has all before it.
         self._ends = admin.list_offsets(
-            {TopicPartition(*place): OffsetSpec.latest() for place in found.all()},  # type: ignore[no-untyped-call]
+            {TopicPartition(*place): OffsetSpec.latest() for place in found.places},  # type: ignore[no-untyped-call]
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=SECONDS,
         )
@@ -78,8 +76,11 @@ class Asking:
         return {(tp.topic, tp.partition): _result(future).offset for tp, future in self._ends.items()}
 
 
-def look(admin: AdminClient, of: Topics) -> Found:
-    """The topics that are followed; the first one's setting says how long tombstones are kept. Raises Away."""
+def look(admin: AdminClient, of: Topics, held: Set[int] | None = None) -> Found:
+    """The topics that are followed, of the users' only the partitions `held`, or all.
+
+    The first one's setting says how long tombstones are kept. Raises Away.
+    """
     names = (of.user_embeddings, of.user_histories, of.listings)
     cluster = str(_result(admin.describe_cluster(request_timeout=SECONDS)).cluster_id)
     described = admin.describe_topics(TopicCollection(list(names)), request_timeout=SECONDS)
@@ -87,11 +88,24 @@ def look(admin: AdminClient, of: Topics) -> Found:
     resource = ConfigResource(ResourceType.TOPIC, names[0])
     [configured] = admin.describe_configs([resource], request_timeout=SECONDS).values()
     entry = _result(configured).get("delete.retention.ms")
+    partitions = {name: len(topic.partitions) for name, topic in topics.items()}
+    for name in names[:2]:
+        if held is not None and max(held) >= partitions[name]:
+            raise Away(
+                f"the topic {name} has the partitions 0 to {partitions[name] - 1}, not {max(held)}: "
+                "give --hold others"
+            )
     return Found(
         cluster=cluster,
         ids={name: str(topic.topic_id) for name, topic in topics.items()},
-        partitions={name: len(topic.partitions) for name, topic in topics.items()},
+        partitions=partitions,
         tombstones_ms=int(entry.value) if entry is not None and entry.value else DAY_MS,
+        places=[
+            (name, number)
+            for name, count in partitions.items()
+            for number in range(count)
+            if held is None or name == of.listings or number in held
+        ],
     )
 
 

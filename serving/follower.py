@@ -1,33 +1,38 @@
 """Follows the users' states, their histories and the listings from Kafka into the sidecar's own store.
 
-All partitions are assigned by hand, from positions that stand in the store: what is read and how far is written in
+Partitions are assigned by hand, from positions that stand in the store: what is read and how far is written in
 one, so that a sidecar that starts again goes on where it was. Positions mean something on one cluster and topic
 only: where their ids differ, where a position is not on its topic any more, or where tombstones may have been
-missed, the store begins from nothing.
+missed, the store begins from nothing. Then it is filled without looking at what is in it, and stands for nothing
+until it is full.
+
+Between two polls the thread brings the users' vectors to another bundle, a slice at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from models.bundle import Bundle
 from models.errors import no_broker
-from models.events import Version
-from models.listings import Listing, decode_record
+from models.listings import decode_record
 from models.states import Checkpoint, decode_checkpoint, history_key, user_key
 from models.store import Store, following
 from models.topics import CHECKPOINT_KEY, Topics
-from serving.cluster import Asking, Away, Client, Found, Silent, look
+from serving import users, vectors
+from serving.cluster import SECONDS, Asking, Away, Client, Found, Silent, look
 from serving.metrics import Metrics
 from serving.states import States
 
@@ -36,6 +41,13 @@ LOOK_SECONDS = 5.0
 """Between two looks at the topics' ids and ends."""
 AGAIN_SECONDS = 1.0
 """Before a cluster that does not answer is asked again."""
+POLL_SECONDS = 0.1
+SLICE_SECONDS = 0.002
+"""Of work between two polls, and the most the next poll waits while there is some: half of the time is the requests'."""
+SLICE = 50
+"""Users or listings that are looked at at once."""
+LEAVING_SECONDS = 15.0
+"""How long the vectors of the bundle before are kept: longer than a request may wait."""
 
 NOT_ASKED = "has not asked the brokers yet"
 
@@ -50,17 +62,22 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str
     topics: dict[str, str]
     """The topics' ids, by name."""
-    seen: int
+    seen: int = 0
     """When everything on the topics was last known to be read, ms; 0 before the first time."""
-    version: Version = 1
+    partitions: int
+    """How many `user-embeddings` has,"""
+    held: list[int] | None
+    """and which of them are in the store; None: all."""
+    users: int = 0
+    vectors: str = ""
+    """The bundle in whose space every user has a vector; empty where that is not known."""
+    version: Literal[2] = 2
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a partition of a topic stands in the store."""
 
     position: int = 0
-    keys: int = 0
-    """How many keys of it are in the store."""
     checkpoint: Checkpoint | None = None
     """On `user-embeddings`: what of `clicks` is in it."""
 
@@ -73,6 +90,8 @@ class Status:
     """All that stood on the topics at the start has been read."""
     problem: str = NOT_ASKED
     """Why nothing can be followed now; empty where it can."""
+    refused: str = ""
+    """Why the bundle that is current is not the one in use; empty where it is."""
     behind: int | None = None
     seen: int | None = None
     users: int = 0
@@ -86,6 +105,9 @@ class _FromNothing(Exception):
 class _Again(Exception):
     """The topics changed while they were followed: look at them anew."""
 
+
+Values = dict[bytes, bytes | None]
+_Offer = tuple[Bundle, Callable[[Bundle], object]]
 
 _standings = msgspec.json.Decoder(Standing)
 _places = msgspec.json.Decoder(Place)
@@ -106,23 +128,30 @@ class Follower:
         store: Store,
         states: States,
         metrics: Metrics,
-        announce: Callable[[str, Listing | None], object] = lambda listing_id, listing: None,
+        bundle: Bundle,
+        shadow: Bundle | None = None,
     ) -> None:
-        """`announce` is told each listing that is announced, and None for one that is withdrawn, in the follower's thread."""
+        """The listings that are announced are announced to the bundle in use, and to the shadow's, in the follower's thread."""
         self.status = Status()
+        self.bundle = bundle
+        """In its space users have vectors."""
+        self._shadow = shadow
+        self._next: Bundle | None = None
+        """Is being brought up beside the one in use."""
+        self._offered: _Offer | None = None
+        self._taken: _Offer | None = None
+        """The one that `_next` is of."""
+        self._work: Iterator[None] | None = None
+        self._leaving: float | None = None
         # Silent: a broker that is away is told by `status`, not by a library on stderr.
         self._quiet: dict[str, Any] = {**client, "log_level": 0, "error_cb": self._heard}
         self._refusal = ""
         self._topics = topics
-        self._keys = {
-            topics.user_embeddings: user_key,
-            topics.user_histories: history_key,
-            topics.listings: listing_key,
-        }
         self._store = store
         self._states = states
         self._metrics = metrics
-        self._announce = announce
+        self._filling = False
+        """The store is being filled from nothing."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._loop: AbstractEventLoop
@@ -138,6 +167,7 @@ class Follower:
             self._standing, self.status.places = None, {}
         if self._standing is not None:
             self.status.seen = self._standing.seen or None
+            self.status.users = self._standing.users
 
     def start(self, loop: AbstractEventLoop) -> None:
         """Begin, with what the store has; `states` is only ever changed in `loop`."""
@@ -150,6 +180,10 @@ class Follower:
         self._stopping.set()
         self._thread.join()
 
+    def take(self, bundle: Bundle, switch: Callable[[Bundle], object]) -> None:
+        """Bring up another bundle beside the one in use, then call `switch` with it in the loop. For any thread; a later one is taken in its place."""
+        self._offered = bundle, switch
+
     def _run(self) -> None:
         for key, value in self._store.items(listing_key(b""), following(listing_key(b""))):
             self._listing(key[1:], value)
@@ -157,14 +191,14 @@ class Follower:
             try:
                 admin = AdminClient(self._quiet)
                 try:
-                    found = look(admin, self._topics)
+                    found = look(admin, self._topics, self._states.held)
                 finally:
                     admin.poll(0)
                 self._check(found)
                 self._follow(admin, found)
             except Away as error:
                 self._trouble(error)
-                self._stopping.wait(AGAIN_SECONDS)
+                self._wait()
             except _Again:
                 continue
             except _FromNothing as error:
@@ -174,7 +208,13 @@ class Follower:
                 # Nobody restarts this thread, and the sidecar should answer from what it has: try again, slowly.
                 log.exception("following failed")
                 self._trouble(Away("following failed; see the log"))
-                self._stopping.wait(AGAIN_SECONDS)
+                self._wait()
+
+    def _wait(self) -> None:
+        """Let some time pass before the next attempt; there may be work meanwhile."""
+        until = time.monotonic() + AGAIN_SECONDS
+        while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
+            self._stopping.wait(min(left, SLICE_SECONDS if self._some_work() else POLL_SECONDS))
 
     def _heard(self, error: KafkaError) -> None:
         """Whatever a broker refuses us for, the answer to a question is only that there was none in time."""
@@ -195,30 +235,47 @@ class Follower:
         if standing is None:
             if next(self._store.items(b"", b"\xff"), None) is not None:
                 raise _FromNothing("the store does not say of which topics it is")
-            self._standing = Standing(cluster=found.cluster, topics=found.ids, seen=0)
+            self._standing = Standing(
+                cluster=found.cluster,
+                topics=found.ids,
+                partitions=found.partitions[self._topics.user_embeddings],
+                held=self._held(),
+            )
         elif standing.cluster != found.cluster:
             raise _FromNothing(f"they are of the cluster {standing.cluster}, and this is {found.cluster}")
         elif standing.topics != found.ids:
             changed = [name for name in found.ids if standing.topics.get(name) != found.ids[name]]
             raise _FromNothing(f"made again since: {', '.join(changed)}")
+        elif standing.held != self._held():
+            raise _FromNothing("they are of other partitions than are held now")
+        seen = standing.seen if standing is not None else 0
+        self._filling = not seen and not self.status.caught_up
+
+    def _held(self) -> list[int] | None:
+        return sorted(self._states.held) if self._states.held is not None else None
 
     def _clear(self) -> None:
         """Empty the store. Its positions go first: a store without them is cleared again."""
-        for prefix in (_STANDING, _PLACES, b"u", b"h", b"l"):
-            while keys := [key for key, _ in islice(self._store.items(prefix, following(prefix)), BATCH)]:
-                self._store.write(dict.fromkeys(keys))
+        self._store.write({_STANDING: None})
+        self._store.drop(b"", b"\xff")
         self._standing, self.status.places = None, {}
-        self.status.caught_up, self.status.seen = False, None
+        self.status.caught_up, self.status.seen, self.status.users = False, None, 0
+        self._work = None
+        if self._offered is None:
+            self._offered = self._taken  # from its beginning
         self._metrics.resets.inc()
         self._show()
 
     def _show(self) -> None:
         """Let requests see the positions as the store has them."""
         name = self._topics.user_embeddings
-        mine = {number: place for (topic, number), place in self.status.places.items() if topic == name}
-        self.status.users = sum(place.keys for place in mine.values())
-        applied = {number: place.checkpoint for number, place in mine.items() if place.checkpoint}
-        self._post(self._states.set, max(mine, default=-1) + 1, applied)
+        applied = {
+            number: place.checkpoint
+            for (topic, number), place in self.status.places.items()
+            if topic == name and place.checkpoint
+        }
+        partitions = self._standing.partitions if self._standing is not None else 0
+        self._post(self._states.set, partitions, applied)
 
     def _post(self, call: object, *arguments: object) -> None:
         if not self._loop.is_closed():
@@ -227,7 +284,7 @@ class Follower:
     def _follow(self, admin: AdminClient, found: Found) -> None:
         """Read until told to stop."""
         places = self.status.places
-        for place in found.all():
+        for place in found.places:
             places.setdefault(place, Place())
         self._show()
         self._at_end.clear()
@@ -239,18 +296,29 @@ class Follower:
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
-                "fetch.wait.max.ms": 25,
+                # A broker answers as soon as something is committed; this is how often it is asked where nothing is.
+                "fetch.wait.max.ms": 100,
                 "fetch.error.backoff.ms": 50,
+                "reconnect.backoff.max.ms": 1_000,
+                "fetch.message.max.bytes": 4 << 20,
+                "queued.max.messages.kbytes": 32_768,
+                # Else it waits a second each time these are full.
+                "fetch.queue.backoff.ms": 5,
             }
         )
         try:
-            consumer.assign([TopicPartition(*place, places[place].position) for place in found.all()])
+            try:
+                # Left to `assign`, the library waits half a second and more before it looks partitions up.
+                consumer.list_topics(timeout=SECONDS)
+            except KafkaException as error:
+                raise Silent(error.args[0].str()) from None
+            consumer.assign([TopicPartition(*place, places[place].position) for place in found.places])
             asking: Asking | None = Asking(admin, found, _now())
             ends: dict[tuple[str, int], int] = {}
             asked, next_look = 0, 0.0
             while not self._stopping.is_set():
                 # `consume` waits for a full batch or the whole timeout: poll for the first, then take what is there.
-                first = consumer.poll(0.1)
+                first = consumer.poll(SLICE_SECONDS if self._some_work() else POLL_SECONDS)
                 if first is not None:
                     self._apply([first, *consumer.consume(BATCH, 0)])
                 if asking is None and time.monotonic() >= next_look:
@@ -286,79 +354,186 @@ class Follower:
         status = self.status
         left = {place: max(0, end - status.places[place].position) for place, end in ends.items()}
         status.behind = sum(left.values())
-        if not status.caught_up:
-            # A transaction that is left open holds the high watermark away; what is committed is read then too.
-            status.caught_up = all(not behind or place in self._at_end for place, behind in left.items())
-            if status.caught_up:
-                log.info("caught up: %d users", status.users)
+        # A transaction that is left open holds the high watermark away; what is committed is read then too.
+        read = all(not behind or place in self._at_end for place, behind in left.items())
+        if read and not status.caught_up:
+            if self._filling:
+                self._filled()
+            status.caught_up = True
+            log.info("caught up: %d users", status.users)
         if status.behind:
             return asked
         assert self._standing is not None
         if self._standing.seen and asked - self._standing.seen > found.tombstones_ms:
             raise _FromNothing("tombstones may be gone that were written since everything was last read")
-        self._standing = msgspec.structs.replace(self._standing, seen=asked)
         status.seen = asked
-        self._store.write({_STANDING: msgspec.json.encode(self._standing)})
+        self._store.write(self._stands(seen=asked))
         return 0
+
+    def _stands(self, **changed: object) -> dict[bytes, bytes | None]:
+        """What to write so that the store stands for this."""
+        assert self._standing is not None
+        self._standing = msgspec.structs.replace(self._standing, users=self.status.users, **changed)
+        return {_STANDING: msgspec.json.encode(self._standing)}
+
+    def _filled(self) -> None:
+        """The store is full: let it stand for something."""
+        self._store.flush()
+        self.status.users = self._store.count(user_key(b""), following(user_key(b"")))
+        places = {_place_key(place): msgspec.json.encode(at) for place, at in self.status.places.items()}
+        self._store.write(places | self._stands())
+        self._filling = False
 
     def _apply(self, messages: list[Message]) -> None:
         """Write what has come, and how far that is, in one; then let requests see it."""
-        changes: dict[bytes, bytes | None] = {}
-        of_partition: dict[tuple[str, int], list[bytes]] = {}
+        values: dict[str, Values] = {
+            self._topics.user_embeddings: {},
+            self._topics.user_histories: {},
+            self._topics.listings: {},
+        }
+        earlier: dict[bytes, list[bytes | None]] = {}
         positions: dict[tuple[str, int], int] = {}
         checkpoints: dict[tuple[str, int], bytes] = {}
+        embeddings, filling, at_end = self._topics.user_embeddings, self._filling, self._at_end
         for message in messages:
-            place = (str(message.topic()), int(message.partition() or 0))
+            name, key, value = message.topic() or "", message.key(), message.value()
+            place = (name, message.partition() or 0)
             error = message.error()
             if error is not None:
                 self._event(error, place, message, positions)
                 continue
-            positions[place] = int(message.offset() or 0) + 1
-            self._at_end.discard(place)
-            key, value = message.key(), message.value()
-            name = place[0]
-            if isinstance(key, str) or key is None or isinstance(value, str):
+            positions[place] = (message.offset() or 0) + 1
+            if at_end:
+                at_end.discard(place)
+            if type(key) is not bytes:
                 self._metrics.unreadable.labels(name).inc()
-            elif name == self._topics.user_embeddings and key == CHECKPOINT_KEY:
-                if value is not None:
-                    checkpoints[place] = value
-            else:
-                if name == self._topics.listings:
-                    self._listing(key, value)
-                stored = self._keys[name](key)
-                if stored not in changes:
-                    of_partition.setdefault(place, []).append(stored)
-                changes[stored] = value
+                continue
+            if name == embeddings:
+                if key == CHECKPOINT_KEY:
+                    if type(value) is bytes:
+                        checkpoints[place] = value
+                    continue
+                if not filling and key in values[name]:
+                    earlier.setdefault(key, []).append(values[name][key])
+            values[name][key] = value
         if not positions:
             return
+        changes = self._changes(values, earlier)
         places = self.status.places
-        new: dict[tuple[str, int], Place] = {}
         for place, position in positions.items():
-            keys = of_partition.get(place, [])
-            before = self._store.get_many(keys)
-            grown = sum(changes[key] is not None for key in keys) - sum(old is not None for old in before)
             checkpoint = self._checkpoint(place, checkpoints.get(place)) or places[place].checkpoint
-            new[place] = Place(position=position, keys=places[place].keys + grown, checkpoint=checkpoint)
-            self._metrics.updates.labels(place[0]).inc(len(keys))
-        changes |= {_place_key(place): msgspec.json.encode(stands) for place, stands in new.items()}
-        if self._standing is not None and not self._standing.seen:
-            changes[_STANDING] = msgspec.json.encode(self._standing)
-        self._store.write(changes)
-        places |= new
-        name = self._topics.user_embeddings
-        self.status.users = sum(stands.keys for (topic, _), stands in places.items() if topic == name)
-        applied = {
-            place[1]: new[place].checkpoint for place in checkpoints if new[place].checkpoint is not None
-        }
+            places[place] = Place(position=position, checkpoint=checkpoint)
+        if not self._filling:
+            changes |= {_place_key(place): msgspec.json.encode(places[place]) for place in positions}
+            changes |= self._stands()
+        self._store.write(changes, logged=not self._filling)
+        applied = {place[1]: at for place in checkpoints if (at := places[place].checkpoint) is not None}
         if applied:
             self._post(self._states.advance, applied)
 
+    def _changes(
+        self, values: dict[str, Values], earlier: dict[bytes, list[bytes | None]]
+    ) -> dict[bytes, bytes | None]:
+        """What records change in the store: the last of each key by topic, users' `earlier` ones before; listings are announced."""
+        states, histories = values[self._topics.user_embeddings], values[self._topics.user_histories]
+        changes: dict[bytes, bytes | None] = {}
+        if self._filling:
+            changes = {user_key(user): value for user, value in states.items()}
+            changes |= {history_key(user): value for user, value in histories.items()}
+        else:
+            bundles = [bundle for bundle in (self.bundle, self._next) if bundle is not None]
+            changes, more = users.changed(
+                self._store, states, earlier, histories, bundles, follows=self.status.caught_up
+            )
+            self.status.users += more
+        for key, value in values[self._topics.listings].items():
+            self._listing(key, value)
+            changes[listing_key(key)] = value
+        for name, records in values.items():
+            self._metrics.updates.labels(name).inc(len(records))
+        return changes
+
+    def _some_work(self) -> bool:
+        """Do a slice of the work there is besides reading; whether there is more."""
+        if self._offered is not None:
+            self._taken, self._offered = self._offered, None
+            self._next, switch = self._taken
+            self._work = self._bring_up(self._next, switch)
+        elif self._leaving is not None and time.monotonic() > self._leaving:
+            self._leave()
+        elif self._work is None and self._outdated():
+            self._store.write(self._stands(vectors=""))
+            self._leave()
+            self._work = self._vectors(self.bundle)
+        if self._work is None:
+            return False
+        until = time.monotonic() + SLICE_SECONDS
+        while time.monotonic() < until:
+            try:
+                next(self._work)
+            except StopIteration:
+                self._work = None
+                return False
+        return True
+
     def _listing(self, key: bytes, value: bytes | None) -> None:
         try:
-            self._announce(*decode_record(key, value))
+            listing_id, listing = decode_record(key, value)
         except ValueError as error:
             self._metrics.unreadable.labels(self._topics.listings).inc()
             log.warning("%s: a listing that can't be read, %r: %s", self._topics.listings, key, error)
+            return
+        for bundle in (self.bundle, self._next, self._shadow):
+            if bundle is not None:
+                bundle.announce(listing_id, listing)
+
+    def _bring_up(self, new: Bundle, switch: Callable[[Bundle], object]) -> Iterator[None]:
+        """Announce to a new bundle what was announced before, give users vectors of it, and have it switched to."""
+        for some in self._slices(listing_key(b"")):
+            for key, value in some:
+                with contextlib.suppress(ValueError):  # it was told of when it came
+                    new.announce(*decode_record(key[1:], value))
+            yield
+        if self._standing is not None and not self._filling:
+            yield from self._vectors(new)
+        self.bundle, self._next, self._taken = new, None, None
+        self._leaving = time.monotonic() + LEAVING_SECONDS
+        self._post(switch, new)
+
+    def _vectors(self, bundle: Bundle) -> Iterator[None]:
+        """Give every user whose record's vector is of another bundle one of this bundle."""
+        space, done = vectors.space(bundle.name), 0
+        for some in self._slices(user_key(b"")):
+            made = {space + key[1:]: vectors.read(bundle, value) for key, value in some}
+            changes = {key: vector for key, vector in made.items() if vector is not None}
+            self._store.write(changes)
+            done += len(changes)
+            yield
+        log.info("%d users' vectors computed for the bundle %s", done, bundle.name)
+        self._metrics.recomputed.inc(done)
+        self._store.write(self._stands(vectors=bundle.name))
+
+    def _slices(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+        """All keys that begin with `prefix` and their values, some at a time, each as it stands then."""
+        after = prefix
+        while some := list(islice(self._store.items(after, following(prefix)), SLICE)):
+            yield some
+            after = some[-1][0] + b"\0"
+
+    def _outdated(self) -> bool:
+        """Whether users may lack vectors of the bundle in use; not asked of a store that is being filled."""
+        standing = self._standing
+        return standing is not None and not self._filling and standing.vectors != self.bundle.name
+
+    def _leave(self) -> None:
+        """Drop the vectors of bundles that are not in use any more."""
+        self._leaving = None
+        kept = sorted(vectors.space(b.name) for b in (self.bundle, self._next) if b is not None)
+        begin = vectors.PREFIX
+        for space in kept:
+            self._store.drop(begin, space)
+            begin = following(space)
+        self._store.drop(begin, following(vectors.PREFIX))
 
     def _checkpoint(self, place: tuple[str, int], value: bytes | None) -> Checkpoint | None:
         if value is None:

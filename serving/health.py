@@ -28,6 +28,8 @@ class Health:
             reasons.append(status.problem or f"not caught up yet: {behind}")
         elif status.problem:
             notes.append(status.problem)
+        if status.refused:
+            notes.append(status.refused)
         return api.Readiness(
             ready=not reasons,
             reasons=reasons,

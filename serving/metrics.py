@@ -15,7 +15,7 @@ class Metrics:
     """The sidecar's metrics, in a registry of their own."""
 
     def __init__(self, bundle: str, index: Measured | None = None) -> None:
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self._requests = Histogram(
             "insession_request_seconds",
             "Time from reading a request to its answer, waiting for min_offset included",
@@ -57,16 +57,31 @@ class Metrics:
             registry=registry,
         )
         self.ready = Gauge("insession_ready", "1 once caught up", registry=registry)
-        info = Gauge("insession_bundle", "The bundle in use", ("bundle",), registry=registry)
-        info.labels(bundle).set(1)
-        recall = Gauge(
+        self._recall = Gauge(
             "insession_index_recall",
             "Of the 100 listings nearest to a vector, the share that the index was measured to find when it was built: over all listings, and in the worst of the large markets and them",
             ("of",),
             registry=registry,
         )
-        recall.labels("all").set(index.recall_at_100 if index else math.nan)
-        recall.labels("worst").set(index.worst_recall_at_100 if index else math.nan)
+        self.recomputed = Counter(
+            "insession_vectors_recomputed_total",
+            "Users whose vectors were brought to another bundle, at once and not one by one as they came",
+            registry=registry,
+        )
+        self.refused = Counter(
+            "insession_bundles_refused_total",
+            "Bundles that could not be read, and were not taken",
+            registry=registry,
+        )
+        self._bundle = Gauge("insession_bundle", "The bundle in use", ("bundle",), registry=registry)
+        self.use(bundle, index)
+
+    def use(self, bundle: str, index: Measured | None = None) -> None:
+        """Say which bundle is in use, and how good its index is."""
+        self._bundle.clear()
+        self._bundle.labels(bundle).set(1)
+        self._recall.labels("all").set(index.recall_at_100 if index else math.nan)
+        self._recall.labels("worst").set(index.worst_recall_at_100 if index else math.nan)
 
     def observe(self, route: str, outcome: str, seconds: float) -> None:
         """Count an answer and its time."""
@@ -77,4 +92,4 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)

@@ -26,6 +26,7 @@ from serving import _answer, api, partitions
 from serving.metrics import Metrics
 from serving.partitions import Peers
 from serving.problems import Refused
+from serving.shadow import Shadow
 from serving.states import States, Unreadable
 from serving.variants import Variant, Variants
 
@@ -48,6 +49,7 @@ class Ranking:
     peers: Peers = field(default_factory=dict)
     log_users: bool = False
     """Log the ids of users with whom something went wrong."""
+    shadow: Shadow | None = None
 
     def bundle_for(self, variant: Variant) -> Bundle:
         """The bundle that users of this variant are ranked with."""
@@ -110,6 +112,8 @@ class Ranking:
         if ranked is None:
             known = (gathered[0] >= 0).tolist()
             ranked = Ranked("unknown-user", list(range(len(known))), None, None, known, False)
+        elif self.shadow is not None and visitor is not None and ranked.scores is not None:
+            self.shadow.offer(visitor, candidates, timestamp, ranked.order)
         order = _pin(ranked.order, candidates) if pinned else ranked.order
         if unknown := ranked.known.count(False):
             self.metrics.unknown_listings.inc(unknown)
@@ -300,7 +304,7 @@ class Ranking:
 
         Where that is nothing, as their partition is another sidecar's, raises Refused, which leads to `path` there.
         """
-        visitor = self.states.visitor(user_id)
+        visitor = self.states.visitor(user_id, bundle.name)
         if visitor is None and path is not None:
             number = partitions.elsewhere(self.states, user_id, partition)
             if number is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from models import bundle as bundles
+from models.bundle import Bundle
+from models.current import Current
 from models.errors import UserError
 from models.store import Store
 from models.topics import Topics
@@ -25,9 +29,15 @@ from serving.health import Health
 from serving.metrics import Metrics
 from serving.partitions import Peers
 from serving.ranking import Ranking
+from serving.shadow import Shadow
 from serving.states import States
 from serving.variants import Variants
+from serving.watch import Watch, tried
 
+log = logging.getLogger("insession.serving")
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter while another waits: the follower's work is not to hold up requests."""
 DRAIN_SECONDS = 10
 """How long requests under way may take once the sidecar is told to end: as long as the longest deadline."""
 
@@ -40,13 +50,16 @@ def run(
     state: Path,
     host: str,
     port: int,
-    page: bool = False,
     token: str = "",
     variants: Variants | None = None,
     peers: Peers | None = None,
     log_users: bool = False,
     sockets: Sequence[socket.socket] | None = None,
     started: Callable[[], None] | None = None,
+    held: frozenset[int] | None = None,
+    shadow: Path | None = None,
+    shadow_share: float = 0.0,
+    page: bool = False,
 ) -> None:
     """Serve until told to end. Prints where, once requests are answered; `port` 0 is a free one.
 
@@ -54,30 +67,50 @@ def run(
 
     UserError where the bundle can't be read, the port is taken or another process has the store.
     """
-    loaded = bundles.load(bundle)
-    loaded.index  # noqa: B018 -- read now, not within the first request that needs it
+    current = Current(bundle)
+    loaded = current.load()
+    tried(loaded)
+    beside = bundles.load(shadow) if shadow is not None else None
+    sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()  # what is loaded now stays: collections need not look at it again
     dealt = variants or Variants()
     own = {one.name: bundles.load(one.bundle) for one in dealt.all if one.bundle is not None}
     listening = list(sockets) if sockets is not None else [listen(host, port)]
     with contextlib.closing(Store(state)) as store:
         metrics = Metrics(loaded.name, loaded.manifest.index)
+        shadowing = Shadow(beside, shadow_share, metrics) if beside is not None else None
         ranking = Ranking(
             loaded,
-            States(store.get),
+            States(store.get, held),
             metrics=metrics,
             variants=dealt,
             bundles=own,
             peers=peers or {},
             log_users=log_users,
+            shadow=shadowing,
         )
-        follower = Follower(client, topics, store, ranking.states, metrics, loaded.announce)
+        follower = Follower(client, topics, store, ranking.states, metrics, loaded, beside)
+
+        def switch(new: Bundle) -> None:
+            log.info("bundle %s in place of %s", new.name, ranking.bundle.name)
+            ranking.bundle = new
+            metrics.use(new.name, new.manifest.index)
+            gc.freeze()
+
+        watch = Watch(current, lambda new: follower.take(new, switch), follower.status, metrics)
+        del loaded  # the old one is to go once there is a new one
         shown = demo.Demo(ranking, client, topics) if page else None
 
         @contextlib.asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
             follower.start(asyncio.get_running_loop())
+            watch.start()
+            if shadowing is not None:
+                shadowing.start()
             yield
+            if shadowing is not None:
+                shadowing.stop()
+            watch.stop()
             follower.stop()
 
         application = app.build(

@@ -10,6 +10,7 @@ import msgspec
 from models.recording import partition_of
 from models.states import Checkpoint, decode_embedding, decode_history, history_key, user_key
 from models.visitor import Visitor
+from serving import closed, vectors
 
 
 class Unreadable(Exception):
@@ -19,27 +20,45 @@ class Unreadable(Exception):
 class States:
     """What has been read of `user-embeddings`. `get` gives the store's value of a key."""
 
-    def __init__(self, get: Callable[[bytes], bytes | None]) -> None:
+    def __init__(self, get: Callable[[bytes], bytes | None], held: frozenset[int] | None = None) -> None:
         self._get = get
+        self.held = held
+        """The partitions of `clicks` whose users are here; None: all."""
         self.partitions = 0
         """How many `clicks` has; 0 while that is not known."""
-        self.held: frozenset[int] | None = None
-        """The partitions that are followed; None: all."""
         self.applied: dict[int, Checkpoint] = {}
         """How far each partition of `clicks` is applied in the states that `visitor` gives."""
         self._waiting: dict[int, dict[asyncio.Future[None], int]] = {}
 
-    def visitor(self, user_id: str) -> Visitor | None:
-        """The user's records; None where there are none. Raises Unreadable where they can't be read."""
+    def visitor(self, user_id: str, bundle: str) -> Visitor | None:
+        """The user's records, the vector in the space of `bundle` where there is one by now; None where there are none.
+
+        Raises Unreadable where they can't be read.
+        """
         user = user_id.encode()
-        value = self._get(user_key(user))
+        get = self._get
+        value = get(user_key(user))
         if value is None:
             return None
-        history = self._get(history_key(user))
+        # In this order: a session that leaves the first goes to the second, and from there, once it is in it, to the
+        # third. One may be met twice, but none is missed.
+        kept = get(closed.closed_key(user))
+        history = get(history_key(user))
         try:
-            return Visitor(decode_embedding(value), decode_history(history) if history is not None else None)
+            record = decode_embedding(value)
+            if record.bundle != bundle:
+                record = vectors.within(record, bundle, get(vectors.space(bundle) + user))
+            return Visitor(
+                record,
+                decode_history(history) if history is not None else None,
+                closed.decode(kept) if kept is not None else (),
+            )
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Unreadable(str(error)) from None
+
+    def holds(self, partition: int) -> bool:
+        """Whether the users of this partition of `clicks` are here."""
+        return self.held is None or partition in self.held
 
     def partition(self, user_id: str) -> int | None:
         """Where Kafka's default puts the user's events; None while the number of partitions is not known."""

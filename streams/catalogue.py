@@ -9,8 +9,8 @@ from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
-from models import bundle as bundles
 from models.bundle import Bundle
+from models.current import Current
 from models.errors import UserError
 from models.listings import Listing, decode_record
 from streams.topics import Client
@@ -32,12 +32,10 @@ class Catalogue:
     ) -> None:
         """`on_error` is called where following fails. Raises UserError where there is no bundle at `path`, or it is broken."""
         self._on_error = on_error
-        self.path = path
-        self.bundle: Bundle = bundles.load(path)
+        self._current = Current(path)
+        self.bundle: Bundle = self._current.load()
         self._listings: dict[str, Listing] = {}
         self._lock = threading.Lock()
-        self._refused: object = None
-        """The files that were there, and their times, when the current bundle was refused last."""
         self._topic, self._partitions, self._client = topic, partitions, client
         self._read = threading.Event()
         self._stopping = threading.Event()
@@ -64,29 +62,18 @@ class Catalogue:
         It is loaded and checked beside the one in use. One that is broken, or not all there yet, is refused until its
         files change, and the old one stays.
         """
-        seen: object
         try:
-            folder = bundles.find(self.path)
-            if self.bundle.folder == folder:
-                self._refused = None
-                return False
-            seen = (folder, tuple(sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir())))
-        except (UserError, OSError) as error:
-            folder, seen = self.path, str(error)
-        if seen == self._refused:
-            return False
-        try:
-            new = bundles.load(folder)
+            new = self._current.look()
         except UserError as error:
-            self._refused = seen
             log.error("the new bundle is refused, %s stays: %s", self.bundle.name, error)
             on_refused()
+            return False
+        if new is None:
             return False
         with self._lock:
             for listing_id, listing in self._listings.items():
                 new.announce(listing_id, listing)
             old, self.bundle = self.bundle, new
-        self._refused = None
         log.info("bundle %s in place of %s", new.name, old.name)
         return True
 

@@ -116,7 +116,7 @@ class Following:
 
     def embedding(self, user_id: str) -> UserEmbedding | None:
         """The user's record as a request would see it."""
-        visitor = self.states.visitor(user_id)
+        visitor = self.states.visitor(user_id, "")
         return visitor.embedding if visitor is not None else None
 
     @property
@@ -137,7 +137,7 @@ def following(
     store, metrics = Store(path), Metrics("b")
     states = States(store.get)
     loop = asyncio.new_event_loop()
-    made = Follower(client or worker.client, worker.names, store, states, metrics)
+    made = Follower(client or worker.client, worker.names, store, states, metrics, a_bundle())
     made.start(loop)
     try:
         yield Following(loop, made, states, store, metrics)
@@ -156,7 +156,7 @@ def test_what_is_on_the_topics_comes_into_the_store(worker: Worker, tmp_path: Pa
     with following(worker, tmp_path / "store") as now:
         now.caught_up()
         assert now.embedding("a") == user("a")
-        assert now.states.visitor("b") is None
+        assert now.states.visitor("b", "") is None
         assert now.store.get(listing_key(b"l1")) == b"{}"
         assert now.store.get(history_key(b"a")) == b'{"user_id":"a"}'
         assert now.store.get(user_key(CHECKPOINT_KEY)) is None
@@ -187,7 +187,7 @@ def test_an_open_transaction_does_not_keep_it_from_being_ready(worker: Worker, t
     try:
         with following(worker, tmp_path / "store") as now:
             now.caught_up()
-            assert now.states.visitor("a") is not None
+            assert now.states.visitor("a", "") is not None
     finally:
         worker.producer.abort_transaction(SECONDS)
 
@@ -202,7 +202,7 @@ def test_a_warm_start_goes_on_where_it_was(worker: Worker, tmp_path: Path) -> No
         second.caught_up()
         assert second.read == 1
         assert second.follower.status.users == 3
-        assert second.states.visitor("a") is not None
+        assert second.states.visitor("a", "") is not None
 
 
 def test_topics_made_again_begin_from_nothing(worker: Worker, tmp_path: Path) -> None:
@@ -220,8 +220,8 @@ def test_topics_made_again_begin_from_nothing(worker: Worker, tmp_path: Path) ->
     again = Worker(worker.client, worker.names)
     again.commit(1, 1, "z")
     with following(worker, tmp_path / "store") as now:
-        now.until(lambda: now.follower.status.caught_up and now.states.visitor("z"))
-        assert now.states.visitor("a") is None
+        now.until(lambda: now.follower.status.caught_up and now.states.visitor("z", ""))
+        assert now.states.visitor("a", "") is None
         assert now.follower.status.users == 1
 
 
@@ -233,12 +233,12 @@ def test_a_position_that_is_not_there_any_more_begins_from_nothing(kafka: Broker
         now.caught_up()
     store = Store(tmp_path / "store")
     key = f"o{worker.names.user_embeddings}/0".encode()
-    store.write({key: b'{"position": 1000, "keys": 8}', user_key(b"ghost"): b"{}"})
+    store.write({key: b'{"position": 1000}', user_key(b"ghost"): b"{}"})
     store.close()
     with following(worker, tmp_path / "store") as now:
         # For a moment it may seem to be there already, until the broker says that there is no such offset.
         now.until(lambda: now.store.get(user_key(b"ghost")) is None)
-        now.until(lambda: now.follower.status.caught_up and now.states.visitor("a"))
+        now.until(lambda: now.follower.status.caught_up and now.states.visitor("a", ""))
         assert now.follower.status.users == 1
 
 
@@ -253,7 +253,7 @@ def test_a_store_that_missed_tombstones_begins_from_nothing(worker: Worker, tmp_
     store.close()
     with following(worker, tmp_path / "store") as now:
         now.until(lambda: now.store.get(user_key(b"ghost")) is None)
-        now.until(lambda: now.follower.status.caught_up and now.states.visitor("a"))
+        now.until(lambda: now.follower.status.caught_up and now.states.visitor("a", ""))
 
 
 def test_a_store_of_another_version_begins_from_nothing(worker: Worker, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_store_of_another_version_begins_from_nothing(worker: Worker, tmp_path
     store.write({b"m": b'{"version": 9}', user_key(b"ghost"): b"{}"})
     store.close()
     with following(worker, tmp_path / "store") as now:
-        now.until(lambda: now.follower.status.caught_up and now.states.visitor("a"))
+        now.until(lambda: now.follower.status.caught_up and now.states.visitor("a", ""))
         assert now.store.get(user_key(b"ghost")) is None
 
 

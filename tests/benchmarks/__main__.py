@@ -12,6 +12,7 @@ import msgspec
 from tests.benchmarks import (
     click_to_rank,
     click_to_vector,
+    million,
     offline,
     rank_core,
     recovery,
@@ -32,6 +33,9 @@ BENCHMARKS = {
     "replay_offline": offline.run,
     "recovery_cold": recovery.run,
     "recovery_warm": recovery.run,
+    "sidecar_cold_start": million.run,
+    "sidecar_warm_start": million.run,
+    "sidecar_memory_1m_users": million.run,
     "click_to_rank_p50": click_to_rank.run,
     "click_to_rank_p99": click_to_rank.run,
 }

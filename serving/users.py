@@ -1,0 +1,81 @@
+"""What records of users change in the store, once there are users to answer for: besides themselves, what is derived from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import msgspec
+
+from models.bundle import Bundle
+from models.sessions import State
+from models.states import decode_embedding, decode_history, history_key, user_key
+from models.store import Store
+from serving import closed, vectors
+
+Changes = dict[bytes, bytes | None]
+
+
+def changed(
+    store: Store,
+    users: Mapping[bytes, bytes | None],
+    earlier: Mapping[bytes, Sequence[bytes | None]],
+    histories: Mapping[bytes, bytes | None],
+    bundles: Sequence[Bundle],
+    *,
+    follows: bool,
+) -> tuple[Changes, int]:
+    """What to write, and how many users more there are then.
+
+    `users` are each user's last record of `user-embeddings`, behind the `earlier` ones where several came, `histories`
+    the last of `user-histories`.
+    Vectors are made in the spaces of `bundles`; sessions that close are kept where this `follows` what is new.
+    """
+    stored = store.get_many([user_key(user) for user in users])
+    before = dict(zip(users, stored, strict=True))
+    changes: Changes = {history_key(user): value for user, value in histories.items()}
+    more = 0
+    for user, value in users.items():
+        changes[user_key(user)] = value
+        more += (value is not None) - (before[user] is not None)
+        for bundle in bundles:
+            vector = vectors.read(bundle, value) if value is not None else None
+            # Of who is forgotten nothing stays; what else a later record leaves behind is not taken for its own.
+            if vector is not None or value is None or b'"forgotten"' in value:
+                changes[vectors.space(bundle.name) + user] = vector
+    if follows:
+        changes |= _closed(store, users, earlier, histories, before)
+    return changes, more
+
+
+def _closed(
+    store: Store,
+    users: Mapping[bytes, bytes | None],
+    earlier: Mapping[bytes, Sequence[bytes | None]],
+    histories: Mapping[bytes, bytes | None],
+    before: Mapping[bytes, bytes | None],
+) -> Changes:
+    names = [*users, *(user for user in histories if user not in users)]
+    changes: Changes = {}
+    for user, standing in zip(
+        names, store.get_many([closed.closed_key(user) for user in names]), strict=True
+    ):
+        try:
+            kept = closed.decode(standing)
+            if user in users:
+                values = (before[user], *earlier.get(user, ()), users[user])
+                for old, new in pairwise(map(_state, values)):
+                    kept = closed.left(kept, old, new)
+            if kept:
+                past = histories[user] if user in histories else store.get(history_key(user))
+                kept = closed.unnamed(kept, decode_history(past) if past is not None else None)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            kept = ()  # of another version: a request for this user says so
+        value = closed.encode(kept)
+        if value != standing:
+            changes[closed.closed_key(user)] = value
+    return changes
+
+
+def _state(value: bytes | None) -> State | None:
+    return decode_embedding(value).state if value is not None else None
