@@ -103,13 +103,15 @@ def compute(
     float64 [n], NaN where nothing: a listing's own price stands for one that is not said.
     """
     return _kernel.features(
-        space.vectors,
-        space.log_prices,
-        space.types,
-        rows,
-        positions,
-        scores,
-        prices,
+        space.vectors, space.log_prices, space.types, rows, positions, scores, prices, *compared(profile)
+    )
+
+
+def compared(
+    profile: Profile,
+) -> tuple[Floats, list[int], Floats, list[int], list[int], bool, list[int], float]:
+    """The profile as the kernel takes it."""
+    return (
         profile.queries,
         profile.columns,
         profile.type_similarities,

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "field.hpp"
@@ -62,49 +63,108 @@ py::tuple gather(const py::object &candidates, const py::dict &row) {
     return py::make_tuple(rows, scores, prices, once, pinned);
 }
 
-// The unit means of groups of rows, and behind them `vector` where it is not None.
-Floats centroids(const Floats &vectors, const std::vector<int64_t> &rows, const std::vector<int64_t> &groups,
-                 const py::ssize_t count, const py::object &vector) {
-    const py::ssize_t size = vectors.shape(1);
-    std::vector<double> sums(count * size, 0.0);
-    for (size_t i = 0; i < rows.size(); ++i) {
-        const float *const from = vectors.data() + rows[i] * size;
-        double *const sum = sums.data() + groups[i] * size;
-        for (py::ssize_t j = 0; j < size; ++j) sum[j] += from[j];
+// The histories, by the first letter of what was done, which all differ.
+int history(PyObject *const kind) {
+    switch (PyUnicode_READ_CHAR(kind, 0)) {
+    case 'c': return CLICKED;
+    case 'l': return LONG_CLICKED;
+    case 's': return SKIPPED;
+    case 'w': return WISHLISTED;
+    case 'i': return INQUIRED;
+    case 'b': return BOOKED;
+    default: return -1;  // a rejection
     }
-    Floats result({count + (vector.is_none() ? 0 : 1), size});
-    float *const out = result.mutable_data();
-    for (py::ssize_t group = 0; group < count; ++group) {
-        const double *const sum = sums.data() + group * size;
-        double square = 0;
-        for (py::ssize_t j = 0; j < size; ++j) square += sum[j] * sum[j];
-        const double scale = square > 1e-18 ? 1 / std::sqrt(square) : 0;
-        for (py::ssize_t j = 0; j < size; ++j) out[group * size + j] = float(sum[j] * scale);
+}
+
+bool same(PyObject *const one, PyObject *const other) {
+    return one == other || (one != Py_None && other != Py_None && PyUnicode_Compare(one, other) == 0);
+}
+
+// What was done, in tuples of models.history.Done, as unit vectors: the centroid of each history in each market, the
+// last long click, and `vector` behind them where it is not None; the column that each is for; and of the actions how
+// many there were, the sum of the price ranges known and how many those are, and whether one was a booking.
+py::tuple taste(const py::list &tuples, const Floats &vectors, const py::dict &row, const py::list &markets,
+                const py::list &ranges, const py::object &vector) {
+    static Field kind_of("kind"), listing_id("listing_id"), timestamp("timestamp"), market_of("market");
+    struct Group { int column; PyObject *market; };
+    const py::ssize_t size = vectors.shape(1);
+    std::vector<Group> groups;
+    std::vector<double> sums;
+    const float *last = nullptr;
+    long long when = -1;
+    long actions = 0, in_range = 0, priced = 0;
+    bool booked = false;
+    for (const py::handle &tuple : tuples) {
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple.ptr()); ++i) {
+            PyObject *const deed = PyTuple_GET_ITEM(tuple.ptr(), i);
+            PyObject *const found = PyDict_GetItemWithError(row.ptr(), listing_id.of(deed));
+            const int column = history(kind_of.of(deed));
+            if (!found || column < 0) continue;
+            const int64_t at = PyLong_AsLongLong(found);
+            const float *const from = vectors.data() + at * size;
+            PyObject *market = market_of.of(deed);
+            if (market == Py_None) market = PyList_GET_ITEM(markets.ptr(), at);
+            size_t group = 0;
+            while (group < groups.size() && !(groups[group].column == column && same(groups[group].market, market)))
+                ++group;
+            if (group == groups.size()) {
+                groups.push_back({column, market});
+                sums.resize(sums.size() + size, 0.0);
+            }
+            double *const sum = sums.data() + group * size;
+            for (py::ssize_t j = 0; j < size; ++j) sum[j] += from[j];
+            if (column == LONG_CLICKED) {
+                const long long time = PyLong_AsLongLong(timestamp.of(deed));
+                if (time >= when) when = time, last = from;
+            } else if (column != SKIPPED) {
+                ++actions;
+                booked |= column == BOOKED;
+                if (at < PyList_GET_SIZE(ranges.ptr())) {
+                    const long range = PyLong_AsLong(PyList_GET_ITEM(ranges.ptr(), at));
+                    if (range >= 0) in_range += range, ++priced;
+                }
+            }
+        }
+    }
+    if (PyErr_Occurred()) throw py::error_already_set();
+    std::vector<int64_t> columns;
+    for (const Group &group : groups) columns.push_back(group.column);
+    if (last) {
+        columns.push_back(LAST_LONG_CLICK);
+        sums.insert(sums.end(), last, last + size);
     }
     if (!vector.is_none()) {
-        const py::tuple values = py::reinterpret_borrow<py::tuple>(vector);
-        if (py::ssize_t(values.size()) != size) throw py::value_error("a vector of another space");
-        for (py::ssize_t j = 0; j < size; ++j) out[count * size + j] = values[j].cast<float>();
+        if (!PyTuple_Check(vector.ptr()) || PyTuple_GET_SIZE(vector.ptr()) != size)
+            throw py::value_error("a vector of another space");
+        columns.push_back(SIMILARITY);
     }
-    return result;
+    Floats queries({py::ssize_t(columns.size()), size});
+    float *out = queries.mutable_data();
+    for (size_t first = 0; first < sums.size(); first += size, out += size) {
+        double square = 0;
+        for (py::ssize_t j = 0; j < size; ++j) square += sums[first + j] * sums[first + j];
+        const double scale = square > 1e-18 ? 1 / std::sqrt(square) : 0;
+        for (py::ssize_t j = 0; j < size; ++j) out[j] = float(sums[first + j] * scale);
+    }
+    if (!vector.is_none())
+        for (py::ssize_t j = 0; j < size; ++j) out[j] = float(PyFloat_AsDouble(PyTuple_GET_ITEM(vector.ptr(), j)));
+    if (PyErr_Occurred()) throw py::error_already_set();
+    return py::make_tuple(queries, columns, actions, in_range, priced, booked);
 }
 
 // So many products are made side by side, in four registers. No sum is split among lanes, so the order of additions,
-// and with it every bit, is that of a plain loop.
+// and with it every bit, is that of a plain loop. (Registers twice as wide gained nothing measurable.)
 constexpr py::ssize_t WIDE = 16;
-typedef float Lanes __attribute__((vector_size(16), aligned(4), may_alias));
 
-void products(const float *const vector, const float *const turned, const py::ssize_t size, float *const out) {
-    Lanes a = {}, b = {}, c = {}, d = {};
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+
+void products(const float *const vector, const py::ssize_t size, const float *const turned, float *const out) {
+    Four a = {}, b = {}, c = {}, d = {};
     for (py::ssize_t j = 0; j < size; ++j) {
-        const Lanes *const line = reinterpret_cast<const Lanes *>(turned + j * WIDE);
-        const float value = vector[j];
-        a += value * line[0];
-        b += value * line[1];
-        c += value * line[2];
-        d += value * line[3];
+        const Four *const line = reinterpret_cast<const Four *>(turned + j * WIDE);
+        a += vector[j] * line[0], b += vector[j] * line[1], c += vector[j] * line[2], d += vector[j] * line[3];
     }
-    Lanes *const to = reinterpret_cast<Lanes *>(out);
+    Four *const to = reinterpret_cast<Four *>(out);
     to[0] = a, to[1] = b, to[2] = c, to[3] = d;
 }
 
@@ -125,7 +185,7 @@ void similarities(const Floats &vectors, const Rows &rows, const Floats &queries
             for (py::ssize_t k = 0; k < WIDE; ++k)
                 turned[j * WIDE + k] = k < wide ? queries.data()[(first + k) * size + j] : 0.f;
         for (py::ssize_t i = 0; i < n; ++i)
-            products(vectors.data() + rows.data()[i] * size, turned.data(), size, sums.data() + i * WIDE);
+            products(vectors.data() + rows.data()[i] * size, size, turned.data(), sums.data() + i * WIDE);
         for (py::ssize_t k = 0; k < wide; ++k) {
             float *const greatest = out + columns[first + k] * n;
             for (py::ssize_t i = 0; i < n; ++i)
@@ -204,10 +264,15 @@ void walk(const Floats &matrix, const Floats &weights, const Floats &lows, const
         const float low = lows.data()[f], scale = per_step.data()[f];
         const float *const values = matrix.data() + f * n;
         const float *const curve = weights.data() + f * knots;
+        float last = NAN, part = 0;  // a column is often one value over and over
         for (py::ssize_t i = 0; i < n; ++i) {
-            const float place = std::min(std::max((values[i] - low) * scale, 0.f), end);
-            const int knot = int(place);
-            take(f, i, curve[knot] + (place - float(knot)) * (curve[knot + 1] - curve[knot]));
+            if (values[i] != last) {
+                const float place = std::min(std::max((values[i] - low) * scale, 0.f), end);
+                const int knot = int(place);
+                part = curve[knot] + (place - float(knot)) * (curve[knot + 1] - curve[knot]);
+                last = values[i];
+            }
+            take(f, i, part);
         }
     }
 }
@@ -228,13 +293,59 @@ Floats scores(const Floats &matrix, const Floats &weights, const Floats &lows, c
     return result;
 }
 
+// The order of all candidates, best first, and their scores: the known ones ranked among the places that known ones
+// have, an unknown one (row -1) where it stands, with the score of its neighbour above.
+py::tuple rank(const Floats &vectors, const Floats &log_prices, const Array<int32_t> &types, const Rows &rows,
+               const Doubles &said, const Doubles &prices, const Floats &queries, const std::vector<int64_t> &columns,
+               const Floats &type_similarities, const std::vector<int64_t> &acted, const std::vector<int64_t> &counts,
+               const bool inside, const std::vector<int64_t> &shown, const double log_price, const Floats &weights,
+               const Floats &lows, const Floats &per_step) {
+    const py::ssize_t n = rows.size();
+    py::ssize_t known = 0;
+    Rows places(n), own(n), positions(n), order(n);
+    Doubles scores_said(n), prices_said(n);
+    for (py::ssize_t i = 0; i < n; ++i) {
+        order.mutable_data()[i] = i;
+        if (rows.data()[i] < 0) continue;
+        places.mutable_data()[known] = i;
+        positions.mutable_data()[known] = i + 1;
+        own.mutable_data()[known] = rows.data()[i];
+        scores_said.mutable_data()[known] = said.data()[i];
+        prices_said.mutable_data()[known] = prices.data()[i];
+        ++known;
+    }
+    for (py::array *const array : {(py::array *)&own, (py::array *)&positions, (py::array *)&scores_said,
+                                   (py::array *)&prices_said})
+        array->resize({known});
+    const Floats made = scores(features(vectors, log_prices, types, own, positions, scores_said, prices_said, queries,
+                                        columns, type_similarities, acted, counts, inside, shown, log_price),
+                               weights, lows, per_step);
+    const float *const score = made.data();
+    std::vector<std::pair<float, int64_t>> best(known);  // of equal scores the caller's first comes first
+    for (py::ssize_t k = 0; k < known; ++k) best[k] = {-score[k], k};
+    std::sort(best.begin(), best.end());
+    Floats all(n);
+    for (py::ssize_t k = 0; k < known; ++k) {
+        order.mutable_data()[places.data()[k]] = places.data()[best[k].second];
+        all.mutable_data()[places.data()[k]] = score[k];
+    }
+    float above = known ? -best[0].first : 0;
+    for (py::ssize_t i = 0; i < n; ++i) {
+        const int64_t at = order.data()[i];
+        if (rows.data()[at] >= 0) above = all.data()[at];
+        else all.mutable_data()[at] = above;
+    }
+    return py::make_tuple(order, all);
+}
+
 PYBIND11_MODULE(_kernel, module) {
     py::tuple names(py::ssize_t{COLUMNS});
     for (int i = 0; i < COLUMNS; ++i) names[i] = NAMES[i];
     module.attr("NAMES") = names;
     module.def("gather", &gather);
-    module.def("centroids", &centroids);
+    module.def("taste", &taste);
     module.def("features", &features);
     module.def("contributions", &contributions);
     module.def("scores", &scores);
+    module.def("rank", &rank);
 }

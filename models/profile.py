@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from models import _kernel
-from models.features import (
-    BOOKED,
-    CLICKED,
-    INQUIRED,
-    LAST_LONG_CLICK,
-    LONG_CLICKED,
-    SIMILARITY,
-    SKIPPED,
-    WISHLISTED,
-)
-from models.history import Deed, Done, done
+from models.history import Done, done
 from models.listings import Listings
 from models.sessions import WINDOWS, Action, Session, Shown, Windows
 from models.space import Space
@@ -29,18 +18,8 @@ from models.visitor import Visitor
 
 Floats = npt.NDArray[np.float32]
 
-HISTORIES: dict[Deed, int] = {
-    "click": CLICKED,
-    "long-click": LONG_CLICKED,
-    "skip": SKIPPED,
-    "wishlist": WISHLISTED,
-    "inquiry": INQUIRED,
-    "booking": BOOKED,
-}
-"""The feature of each history."""
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Profile:
     """What is compared with the candidates; K vectors in a space of d dimensions."""
 
@@ -73,18 +52,20 @@ def active(visitor: Visitor, timestamp: int, windows: Windows = WINDOWS) -> Sess
     return sessions[-1] if sessions and sessions[-1].last >= timestamp - windows.gap else None
 
 
-def deeds(visitor: Visitor, timestamp: int, windows: Windows = WINDOWS) -> Iterator[Done]:
-    """What the visitor did in the sessions that ended within two weeks before `timestamp`, open ones too, each once."""
+def deeds(visitor: Visitor, timestamp: int, windows: Windows = WINDOWS) -> list[tuple[Done, ...]]:
+    """What the visitor did in each session that ended within two weeks before `timestamp`, open ones too, each once."""
     since = timestamp - windows.history
     named = set()
+    found = []
     if visitor.history is not None:
         for visit in visitor.history.visits:
             named.add(visit.first)
             if visit.last >= since:
-                yield from visit.done
+                found.append(visit.done)
     for session in (*visitor.closed, *visitor.embedding.state.sessions):
         if session.first not in named and session.last >= since:
-            yield from done(session.events)
+            found.append(done(session.events))
+    return found
 
 
 def profile(
@@ -104,25 +85,26 @@ def profile(
     """
     session = active(visitor, timestamp)
     acted, inside, shown = _in_session(session, space.row) if session is not None else ({}, False, [])
-    rows, groups, columns, kind = _histories(visitor, timestamp, space, listings)
     log_prices = space.log_prices
     known = [price for row in acted if (price := log_prices.item(row)) == price]
-    if not similar:
-        rows, groups, columns, kind, vector = [], [], [], "", None
-    if session is None:
-        vector = None
-    queries = _kernel.centroids(space.vectors, rows, groups, len(columns), vector)
-    if vector is not None:
-        columns.append(SIMILARITY)
+    queries, columns, actions, in_range, priced, booked = _kernel.taste(
+        deeds(visitor, timestamp) if similar else [],
+        space.vectors,
+        space.row,
+        space.markets,
+        listings.ranges,
+        vector if similar and session is not None else None,
+    )
+    kind = user_type(actions, in_range / priced if priced else math.nan, booked) if actions else ""
     return Profile(
-        queries=queries,
-        columns=columns,
-        type_similarities=types.similarities(kind),
-        acted=list(acted),
-        counts=list(acted.values()),
-        inside=inside,
-        shown=shown,
-        log_price=sum(known) / len(known) if known else math.nan,
+        queries,
+        columns,
+        types.similarities(kind),
+        list(acted),
+        list(acted.values()),
+        inside,
+        shown,
+        sum(known) / len(known) if known else math.nan,
     )
 
 
@@ -144,44 +126,3 @@ def _in_session(session: Session, row: dict[str, int]) -> tuple[dict[int, int], 
     results = {row.get(listing, -1) for listing in shown.results} if shown is not None else set()
     results.discard(-1)
     return counts, newest is not None and newest.search_id is not None, list(results)
-
-
-def _histories(
-    visitor: Visitor, timestamp: int, space: Space, listings: Listings
-) -> tuple[list[int], list[int], list[int], str]:
-    """The rows in the histories and the group of each, a history in a market, the last long click being one of its own;
-    the feature of each group; and the type of the user, "" where nothing was done."""
-    row, markets, ranges = space.row.get, space.markets, listings.ranges
-    codes: dict[tuple[str, str | None], int] = {}
-    rows: list[int] = []
-    groups: list[int] = []
-    columns: list[int] = []
-    last, when = -1, -1
-    actions, in_range, priced, booked = 0, 0, 0, False
-    for deed in deeds(visitor, timestamp):
-        kind, time = deed.kind, deed.timestamp
-        at = row(deed.listing_id)
-        if at is None or kind == "rejection":
-            continue
-        key = (kind, deed.market or markets[at])
-        group = codes.get(key)
-        if group is None:
-            group = codes[key] = len(columns)
-            columns.append(HISTORIES[kind])
-        rows.append(at)
-        groups.append(group)
-        if kind == "long-click":
-            if time >= when:
-                last, when = at, time
-        elif kind != "skip":
-            actions += 1
-            booked |= kind == "booking"
-            if at < len(ranges) and ranges[at] >= 0:
-                in_range += ranges[at]
-                priced += 1
-    if last >= 0:
-        rows.append(last)
-        groups.append(len(columns))
-        columns.append(LAST_LONG_CLICK)
-    mean = in_range / priced if priced else math.nan
-    return rows, groups, columns, user_type(actions, mean, booked) if actions else ""

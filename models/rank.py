@@ -39,20 +39,20 @@ def gather(candidates: Sequence[Candidate], bundle: Bundle) -> Gathered:
     return _kernel.gather(candidates, bundle.row)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ranked:
     """A ranking of n candidates, and what became of it."""
 
     outcome: Outcome
-    order: list[int]
-    """Indices into the candidates, best first; where not "ranked", the caller's order."""
-    scores: list[float] | None
-    """By candidate, in the caller's order; None where not ranked. An unknown listing has its neighbour's above."""
-    contributions: npt.NDArray[np.float32] | None
+    order: npt.NDArray[np.int64]
+    """int64 [n]: indices into the candidates, best first; where not "ranked", the caller's order."""
+    scores: npt.NDArray[np.float32] | None
+    """float32 [n], in the caller's order; None where not ranked. An unknown listing has its neighbour's above."""
+    known: npt.NDArray[np.bool_]
+    """bool [n]: which candidates the bundle knows."""
+    contributions: npt.NDArray[np.float32] | None = None
     """float32 [n, F], where asked for: rows add up to the scores of known listings, zeros for unknown ones."""
-    known: list[bool]
-    """Which candidates the bundle knows."""
-    stale: bool
+    stale: bool = False
     """The vector is of another bundle: ranked without the session's similarity."""
 
 
@@ -70,32 +70,21 @@ def rank(
     Candidates are in the caller's order. Known listings are ranked among the places that known listings have
     there; an unknown one keeps its place. `gathered` is what `gather` gives for them, where that is known already.
     """
-    rows, said, prices, *_ = gathered or gather(candidates, bundle)
-    found = rows >= 0
-    known = found.tolist()
+    rows, scores, prices, *_ = gathered or gather(candidates, bundle)
+    known = rows >= 0
     seen = of(bundle, visitor, timestamp) if visitor is not None else None
-    if visitor is None or seen is None or True not in known:
+    if visitor is None or seen is None or not known.any():
         outcome: Outcome = (
             "unknown-user" if visitor is None else "no-session" if seen is None else "no-known-candidates"
         )
-        return Ranked(outcome, list(range(len(known))), None, None, known, False)
-    stale = visitor.embedding.bundle != bundle.name
-    places = None if all(known) else np.flatnonzero(found)
-    values = matrix(bundle, seen, rows, said, prices, places)
-    scores = bundle.ranker.scores(values)
-    best = np.argsort(-scores, kind="stable")
-    parts = bundle.ranker.contributions(values).T if explain else None
-    if places is None:
-        return Ranked("ranked", best.tolist(), scores.tolist(), parts, known, stale)
-    order = np.arange(len(known))
-    order[places] = places[best]
-    if parts is not None:
-        every = np.zeros((len(known), parts.shape[1]), np.float32)
-        every[places] = parts
-        parts = every
-    return Ranked(
-        "ranked", order.tolist(), _with_unknown(order.tolist(), places, scores, known), parts, known, stale
-    )
+        return Ranked(outcome, np.arange(len(rows)), None, known)
+    order, ranked = bundle.ranker.rank(seen, bundle.space, rows, scores, prices)
+    parts = None
+    if explain:
+        values = matrix(bundle, seen, rows, scores, prices)
+        parts = np.zeros((len(rows), len(values)), np.float32)
+        parts[known] = bundle.ranker.contributions(values).T
+    return Ranked("ranked", order, ranked, known, parts, visitor.embedding.bundle != bundle.name)
 
 
 def of(bundle: Bundle, visitor: Visitor, timestamp: int, *, similar: bool = True) -> Profile | None:
@@ -119,33 +108,7 @@ def matrix(
     rows: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float64],
     prices: npt.NDArray[np.float64],
-    places: npt.NDArray[np.int64] | None,
 ) -> npt.NDArray[np.float32]:
-    """The features, float32 [F, n], of the candidates at `places`, counted from 0; of all m of them where None.
-
-    `rows`, `scores` and `prices`, [m], are as `gather` gives them.
-    """
-    if places is None:
-        positions = _POSITIONS[: len(rows)] if len(rows) <= len(_POSITIONS) else np.arange(1, len(rows) + 1)
-    else:
-        positions, rows, scores, prices = places + 1, rows[places], scores[places], prices[places]
-    return features.compute(seen, bundle.space, rows, positions, scores, prices)
-
-
-_POSITIONS = np.arange(1, 1_025)
-
-
-def _with_unknown(
-    order: list[int], places: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], known: list[bool]
-) -> list[float]:
-    """Scores of all candidates, such that the ranking is by descending score: an unknown one's is its neighbour's above."""
-    every = np.zeros(len(order), np.float32)
-    every[places] = scores
-    result = every.tolist()
-    above = max(scores.tolist())
-    for index in order:
-        if known[index]:
-            above = result[index]
-        else:
-            result[index] = above
-    return result
+    """The features, float32 [F, k], of the k known ones of the candidates that `gather` told of."""
+    places = np.flatnonzero(rows >= 0)
+    return features.compute(seen, bundle.space, rows[places], places + 1, scores[places], prices[places])

@@ -25,10 +25,13 @@ from models.features import (
     RECENCY_OUTSIDE,
     SIMILARITY,
     WISHLISTED,
+    Doubles,
+    Floats,
+    Rows,
+    compared,
 )
-
-Floats = npt.NDArray[np.float32]
-
+from models.profile import Profile
+from models.space import Space
 
 DECIMALS = 6
 
@@ -69,6 +72,25 @@ class Ranker:
     def scores(self, features: Floats) -> Floats:
         """The scores, float32 [n]: the sums of the contributions, added feature by feature."""
         return _kernel.scores(features, self.weights, _LOW, _PER_STEP)
+
+    def rank(
+        self, profile: Profile, space: Space, rows: Rows, scores: Doubles, prices: Doubles
+    ) -> tuple[Rows, Floats]:
+        """The order of n candidates, best first, int64 [n], and their scores, float32 [n]: by `features.compute` and
+        `scores`, the known ones among the places that known ones have; an unknown one, whose row is -1, keeps its
+        place and has the score of its neighbour above."""
+        return _kernel.rank(
+            space.vectors,
+            space.log_prices,
+            space.types,
+            rows,
+            scores,
+            prices,
+            *compared(profile),
+            self.weights,
+            _LOW,
+            _PER_STEP,
+        )
 
     def encode(self) -> bytes:
         """The ranker as JSON."""

@@ -2,93 +2,126 @@
 //
 // What is written is what `serving.api.RankedListing` says; a test decodes it as such.
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <charconv>
 #include <cmath>
-#include <string>
+#include <cstring>
+#include <optional>
+#include <vector>
 
 #include "../models/field.hpp"
 
 namespace py = pybind11;
 
-void write(std::string &out, const long number) {
-    char digits[24];
-    out.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
-}
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;
+
+// Bytes with room behind them.
+class Text {
+  public:
+    explicit Text(const size_t size) : bytes_(size), at_(bytes_.data()) {}
+
+    void room(const size_t more) {
+        const size_t used = at_ - bytes_.data();
+        if (used + more <= bytes_.size()) return;
+        bytes_.resize(2 * (used + more));
+        at_ = bytes_.data() + used;
+    }
+    // The rest asks for no room: whoever calls has made it.
+    template <size_t N>
+    void put(const char (&text)[N]) {
+        std::memcpy(at_, text, N - 1);
+        at_ += N - 1;
+    }
+    void put(const char *const text, const size_t size) {
+        std::memcpy(at_, text, size);
+        at_ += size;
+    }
+    void put(const char byte) { *at_++ = byte; }
+    void put(const long number) { at_ = std::to_chars(at_, at_ + 20, number).ptr; }
+    py::bytes taken() const { return py::bytes(bytes_.data(), at_ - bytes_.data()); }
+
+  private:
+    std::vector<char> bytes_;
+    char *at_;
+};
 
 // With six decimals, as the ranker's curves have: a quarter of what the shortest exact form costs.
-void write(std::string &out, const double number) {
-    if (!(std::fabs(number) < 1e12)) throw py::value_error("a score beyond all measure");
-    const long long whole = std::llround(number * 1e6);
-    const unsigned long long size = whole < 0 ? -(unsigned long long)whole : whole;
-    char digits[24];
-    const auto end = std::to_chars(digits, digits + sizeof digits, size / 1000000).ptr;
-    if (whole < 0) out += '-';
-    out.append(digits, end);
+void number(Text &out, const double value) {
+    if (!(std::fabs(value) < 1e12)) throw py::value_error("a score beyond all measure");
+    const long scaled = std::lround(value * 1e6), size = std::labs(scaled);
+    if (scaled < 0) out.put('-');
+    out.put(size / 1000000);
     char decimals[7] = {'.', '0', '0', '0', '0', '0', '0'};
-    unsigned rest = size % 1000000;
+    unsigned rest = unsigned(size % 1000000);
     for (int i = 6; rest; --i, rest /= 10) decimals[i] = char('0' + rest % 10);
-    out.append(decimals, 7);
+    out.put(decimals, 7);
 }
 
-void write(std::string &out, PyObject *const text) {
+void string(Text &out, const char *const bytes, const Py_ssize_t size) {
     static const char *const hex = "0123456789abcdef";
-    Py_ssize_t size;
-    const char *const bytes = PyUnicode_AsUTF8AndSize(text, &size);
-    if (!bytes) throw py::error_already_set();
-    out += '"';
+    out.put('"');
     Py_ssize_t written = 0;
     for (Py_ssize_t i = 0; i < size; ++i) {
         const unsigned char byte = bytes[i];
         if (byte >= 0x20 && byte != '"' && byte != '\\') continue;
-        out.append(bytes + written, i - written);
+        out.put(bytes + written, i - written);
         written = i + 1;
-        out += '\\';
         if (byte < 0x20) {
-            out += "u00";
-            out += hex[byte >> 4];
-            out += hex[byte & 15];
+            out.put("\\u00");
+            out.put(hex[byte >> 4]);
+            out.put(hex[byte & 15]);
         } else {
-            out += char(byte);
+            out.put('\\');
+            out.put(char(byte));
         }
     }
-    out.append(bytes + written, size - written);
-    out += '"';
+    out.put(bytes + written, size - written);
+    out.put('"');
 }
 
+constexpr size_t REST = 160;  // bytes that all but the id of a listing may take
+
 // The candidates in `order`, of which the first `given` are the caller's; `scores` and `known` are by candidate.
-py::bytes results(const py::tuple &candidates, const py::list &order, const py::object &scores, const py::list &known,
-                  const long given) {
+py::bytes results(const py::tuple &candidates, const Array<int64_t> &order, const std::optional<Array<float>> &scores,
+                  const Array<bool> &known, const long given) {
     static Field listing_id("listing_id");
-    const Py_ssize_t n = PyList_GET_SIZE(order.ptr()), size = PyTuple_GET_SIZE(candidates.ptr());
-    if (PyList_GET_SIZE(known.ptr()) != size || (!scores.is_none() && Py_ssize_t(py::len(scores)) != size))
+    const Py_ssize_t n = order.size(), size = PyTuple_GET_SIZE(candidates.ptr());
+    if (known.size() != size || (scores && scores->size() != size))
         throw py::value_error("lists of different lengths");
-    std::string out;
-    out.reserve(n * 96 + 2);
-    out += '[';
+    Text out(n * 100 + REST);
+    out.put('[');
     for (Py_ssize_t place = 0; place < n; ++place) {
-        const long at = PyLong_AsLong(PyList_GET_ITEM(order.ptr(), place));
+        const long at = order.data()[place];
         if (at < 0 || at >= size) throw py::index_error("no such candidate");
-        out += place ? ",{\"listing_id\":" : "{\"listing_id\":";
-        write(out, listing_id.of(PyTuple_GET_ITEM(candidates.ptr(), at)));
-        out += ",\"position\":";
-        write(out, long(place + 1));
+        Py_ssize_t length;
+        const char *const id =
+            PyUnicode_AsUTF8AndSize(listing_id.of(PyTuple_GET_ITEM(candidates.ptr(), at)), &length);
+        if (!id) throw py::error_already_set();
+        out.room(6 * length + REST);
+        if (place) out.put(',');
+        out.put("{\"listing_id\":");
+        string(out, id, length);
+        out.put(",\"position\":");
+        out.put(long(place + 1));
         if (at < given) {
-            out += ",\"caller_position\":";
-            write(out, at + 1);
+            out.put(",\"caller_position\":");
+            out.put(at + 1);
         }
-        if (!scores.is_none()) {
-            out += ",\"score\":";
-            write(out, PyFloat_AsDouble(PyList_GET_ITEM(scores.ptr(), at)));
+        if (scores) {
+            out.put(",\"score\":");
+            number(out, double(scores->data()[at]));
         }
-        if (PyList_GET_ITEM(known.ptr(), at) == Py_False) out += ",\"known\":false";
-        if (at >= given) out += ",\"retrieved\":true";
-        out += '}';
+        if (!known.data()[at]) out.put(",\"known\":false");
+        if (at >= given) out.put(",\"retrieved\":true");
+        out.put('}');
     }
-    if (PyErr_Occurred()) throw py::error_already_set();
-    out += ']';
-    return py::bytes(out);
+    out.room(1);
+    out.put(']');
+    return out.taken();
 }
 
 PYBIND11_MODULE(_answer, module) { module.def("results", &results); }

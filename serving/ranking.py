@@ -32,6 +32,8 @@ from serving.variants import Variant, Variants
 
 log = logging.getLogger("insession.ranking")
 
+Rows = npt.NDArray[np.int64]
+
 RETRIEVED = 4
 """So many times more listings are retrieved than are asked for, for the ranker to choose from."""
 
@@ -110,13 +112,13 @@ class Ranking:
         if outcome is None:
             candidates, ranked, outcome = self._ranked(request, bundle, visitor, timestamp, begun, gathered)
         if ranked is None:
-            known = (gathered[0] >= 0).tolist()
-            ranked = Ranked("unknown-user", list(range(len(known))), None, None, known, False)
+            candidates, known = request.candidates, gathered[0] >= 0
+            ranked = Ranked("unknown-user", np.arange(len(known)), None, known)
         elif self.shadow is not None and visitor is not None and ranked.scores is not None:
             self.shadow.offer(visitor, candidates, timestamp, ranked.order)
         order = _pin(ranked.order, candidates) if pinned else ranked.order
-        if unknown := ranked.known.count(False):
-            self.metrics.unknown_listings.inc(unknown)
+        if not ranked.known.all():
+            self.metrics.unknown_listings.inc(float(np.count_nonzero(~ranked.known)))
         stale = user is not None and user.bundle != bundle.name
         if stale:
             self.metrics.stale.inc()
@@ -139,7 +141,7 @@ class Ranking:
         visitor: Visitor | None,
         timestamp: int,
         begun: float,
-        gathered: ranking.Gathered | None,
+        gathered: ranking.Gathered,
     ) -> tuple[Sequence[Candidate], Ranked | None, api.Outcome]:
         """The candidates, those retrieved behind them, and their ranking; None where the caller's order must do.
 
@@ -152,7 +154,8 @@ class Ranking:
             return candidates, None, "deadline"
         try:
             if request.extend and (user := _retrievable(bundle, visitor, timestamp)) is not None:
-                candidates, gathered = _extended(bundle, user, request), None
+                candidates = _extended(bundle, user, request)
+                gathered = ranking.gather(candidates, bundle)
                 if time.perf_counter() > ends:
                     return request.candidates, None, "deadline"
             ranked = ranking.rank(
@@ -166,7 +169,7 @@ class Ranking:
             if request.diversity and ranked.scores is not None:
                 if time.perf_counter() > ends:
                     return request.candidates, None, "deadline"
-                ranked = _diverse(bundle, candidates, ranked, request.diversity)
+                ranked = _diverse(bundle, gathered[0], ranked, request.diversity)
         except Exception:
             self._failed("ranking failed", request.user_id)
             return request.candidates, None, "failed"
@@ -249,7 +252,8 @@ class Ranking:
         if user_id is not None and outcome is None:
             try:
                 ranked = ranking.rank(bundle, visitor, candidates, timestamp=now)
-                scores, order, outcome = ranked.scores, ranked.order, ranked.outcome
+                order, outcome = ranked.order.tolist(), ranked.outcome
+                scores = ranked.scores.tolist() if ranked.scores is not None else None
             except Exception:
                 self._failed("ranking similar listings failed", user_id)
                 outcome = "failed"
@@ -384,11 +388,12 @@ def _check(candidates: Sequence[Candidate]) -> None:
             taken.add(pin)
 
 
-def _pin(order: Sequence[int], candidates: Sequence[Candidate]) -> list[int]:
+def _pin(order: Rows, candidates: Sequence[Candidate]) -> Rows:
     """The order with the pinned ones in their places, and the others around them as they stood."""
     pins = {candidate.pin: at for at, candidate in enumerate(candidates) if candidate.pin is not None}
-    others = iter([at for at in order if candidates[at].pin is None])
-    return [pins[place] if place in pins else next(others) for place in range(1, len(order) + 1)]
+    others = iter([at for at in order.tolist() if candidates[at].pin is None])
+    places = range(1, len(order) + 1)
+    return np.array([pins[place] if place in pins else next(others) for place in places], np.int64)
 
 
 def _retrievable(bundle: Bundle, visitor: Visitor | None, timestamp: int) -> UserEmbedding | None:
@@ -421,25 +426,19 @@ def _extended(bundle: Bundle, user: UserEmbedding, request: api.RankRequest) -> 
     return [*given, *(Candidate(one.listing_id, lowest) for one in found)]
 
 
-def _diverse(bundle: Bundle, candidates: Sequence[Candidate], ranked: Ranked, diversity: float) -> Ranked:
-    """The ranking with its first places diversified; unknown listings keep theirs."""
+def _diverse(bundle: Bundle, rows: Rows, ranked: Ranked, diversity: float) -> Ranked:
+    """The ranking with its first places diversified; unknown listings, whose row is -1, keep theirs."""
     assert ranked.scores is not None
-    get, scores = bundle.row.get, ranked.scores
-    rows = [get(candidates[at].listing_id, -1) for at in ranked.order]
-    places = [place for place, row in enumerate(rows) if row >= 0]
-    order = list(ranked.order)
-    best = diversify(
-        np.array([scores[order[place]] for place in places], np.float32),
-        bundle.vectors[[rows[place] for place in places]],
-        diversity,
-    )
-    for place, chosen in zip(places, best.tolist(), strict=True):
-        order[place] = ranked.order[places[chosen]]
+    rows = rows[ranked.order]
+    places = np.flatnonzero(rows >= 0)
+    best = diversify(ranked.scores[ranked.order[places]], bundle.vectors[rows[places]], diversity)
+    order = ranked.order.copy()
+    order[places] = ranked.order[places[best]]
     return replace(ranked, order=order)
 
 
 def _results(
-    candidates: Sequence[Candidate], order: list[int], ranked: Ranked, given: int
+    candidates: Sequence[Candidate], order: Rows, ranked: Ranked, given: int
 ) -> list[api.RankedListing] | msgspec.Raw:
     """The answer's list, encoded but where it is explained: candidates in this order, of which the first `given` are
     the caller's."""
@@ -451,12 +450,12 @@ def _results(
             listing_id=candidates[at].listing_id,
             position=place,
             caller_position=at + 1 if at < given else None,
-            score=scores[at] if scores is not None else None,
-            known=known[at],
+            score=scores.item(at) if scores is not None else None,
+            known=known.item(at),
             retrieved=at >= given,
             contributions=parts[at] if known[at] else None,
         )
-        for place, at in enumerate(order, 1)
+        for place, at in enumerate(order.tolist(), 1)
     ]
 
 
@@ -474,10 +473,10 @@ def _recommended(
             listing_id=candidates[at].listing_id,
             position=place,
             similarity=float(similarities[at]),
-            score=scores[at],
+            score=scores.item(at),
             contributions=parts[at] if parts is not None else None,
         )
-        for place, at in enumerate(ranked.order[:k], 1)
+        for place, at in enumerate(ranked.order[:k].tolist(), 1)
     ]
 
 

@@ -25,7 +25,8 @@ FIRST = 10
 
 log = logging.getLogger("insession.shadow")
 
-_Offered = tuple[Visitor, Sequence[Candidate], int, Sequence[int]]
+Rows = npt.NDArray[np.int64]
+_Offered = tuple[Visitor, Sequence[Candidate], int, Rows]
 
 
 class Shadow:
@@ -71,9 +72,7 @@ class Shadow:
         self._queue.put(None)
         self._thread.join()
 
-    def offer(
-        self, visitor: Visitor, candidates: Sequence[Candidate], timestamp: int, order: Sequence[int]
-    ) -> None:
+    def offer(self, visitor: Visitor, candidates: Sequence[Candidate], timestamp: int, order: Rows) -> None:
         """Compare, some time, the `order` that candidates were answered in (their indices, best first). Never waits."""
         if random.random() >= self._share:
             return
@@ -91,7 +90,7 @@ class Shadow:
                 log.exception("ranking with the shadow's bundle failed")
 
     def _compare(
-        self, visitor: Visitor, candidates: Sequence[Candidate], timestamp: int, order: Sequence[int]
+        self, visitor: Visitor, candidates: Sequence[Candidate], timestamp: int, order: Rows
     ) -> None:
         record = visitor.embedding
         sessions = record.state.sessions
@@ -103,7 +102,7 @@ class Shadow:
             candidates,
             timestamp=timestamp,
         )
-        ours, theirs = np.array(order), np.array(ranked.order)
+        ours, theirs = order, ranked.order
         self._first.inc(bool(ours[0] == theirs[0]))
         first = min(FIRST, len(ours))
         self._overlap.observe(len(np.intersect1d(ours[:first], theirs[:first])) / first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,13 @@ def test_what_is_written_is_what_the_type_encodes(ids: list[str], data: st.DataO
     scores = data.draw(st.none() | st.lists(SCORES, min_size=size, max_size=size))
     known = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
     caller = data.draw(st.integers(0, size))
-    written = _answer.results(tuple(Candidate(listing) for listing in ids), order, scores, known, caller)
+    written = _answer.results(
+        tuple(Candidate(listing) for listing in ids),
+        np.array(order, np.int64),
+        np.array(scores, np.float32) if scores is not None else None,
+        np.array(known, np.bool_),
+        caller,
+    )
     expected = [
         RankedListing(
             listing_id=ids[at],
@@ -46,7 +53,10 @@ def _unscored(one: RankedListing) -> RankedListing:
 
 
 def test_lists_that_do_not_fit_are_refused() -> None:
+    one, known = (Candidate("a"),), np.ones(1, np.bool_)
     with pytest.raises(ValueError, match="different lengths"):
-        _answer.results((Candidate("a"),), [0], [1.0, 2.0], [True], 1)
+        _answer.results(one, np.zeros(1, np.int64), np.zeros(2, np.float32), known, 1)
     with pytest.raises(IndexError):
-        _answer.results((Candidate("a"),), [1], None, [True], 1)
+        _answer.results(one, np.ones(1, np.int64), None, known, 1)
+    with pytest.raises(ValueError, match="beyond all measure"):
+        _answer.results(one, np.zeros(1, np.int64), np.full(1, np.inf, np.float32), known, 1)

@@ -71,7 +71,7 @@ def test_rank_answers_what_the_floor_ranks(client: Client) -> None:
     assert answer["outcome"] == "ranked"
     assert order(answer) == [LIST[at] for at in same.order]
     assert same.scores is not None
-    scores = [same.scores[at] for at in same.order]
+    scores = same.scores[same.order].tolist()
     assert [result["score"] for result in answer["results"]] == pytest.approx(scores, abs=1e-6)
     assert [result["position"] for result in answer["results"]] == list(range(1, 21))
     assert [result["caller_position"] for result in answer["results"]] == [at + 1 for at in same.order]
@@ -147,7 +147,7 @@ def test_a_model_that_fails_gives_the_callers_order(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(BUNDLE.ranker, "scores", fail)
+    monkeypatch.setattr(BUNDLE.ranker, "rank", fail)
     answer = ranked(client)
     assert answer["outcome"] == "failed"
     assert order(answer) == LIST

@@ -24,7 +24,7 @@ from models.features import (
 )
 from models.history import Deed, Done, History, Visit
 from models.listings import Listing, collect
-from models.profile import HISTORIES, profile
+from models.profile import profile
 from models.sessions import Kept, State, UserEmbedding
 from models.space import Space, log_price
 from models.types import NONE, Saved, Types
@@ -39,6 +39,16 @@ LISTINGS = collect(
     Listing(listing_id=f"l{row}", market=MARKETS[row], price=PRICES[row]) for row in range(SIZE)
 )
 NO_SIMILARITY, NO_DISTANCE, NO_PRICE = (FEATURES[at].low for at in (SIMILARITY, DISTANCE, PRICE))
+
+
+HISTORIES: dict[Deed, int] = {
+    "click": CLICKED,
+    "long-click": NAMES.index("long_clicked"),
+    "skip": NAMES.index("skipped"),
+    "wishlist": NAMES.index("wishlisted"),
+    "inquiry": NAMES.index("inquired"),
+    "booking": NAMES.index("booked"),
+}
 
 
 def space(vectors: np.ndarray = VECTORS, types: Types = NONE) -> Space:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models import rank as rank_
 from models.features import CALLER_SCORE, FEATURES, FREQUENCY, KNOTS, SIMILARITY
-from models.rank import Candidate, rank
+from models.rank import Candidate
 from models.ranker import Ranker
 from models.sessions import WINDOWS
 from models.visitor import Visitor
@@ -16,6 +19,25 @@ from tests.made import START, a_bundle, act, show, user_in
 BUNDLE = a_bundle()
 USER = user_in(BUNDLE, show(0, "l3", "l7", "l9"), act(1, "l7", search_id="s0"), act(2, "l9", search_id="s0"))
 NOW = START + 3_000
+
+
+@dataclass
+class Ranked:
+    """A ranking, in lists."""
+
+    outcome: str
+    order: list[int]
+    scores: list[float] | None
+    known: list[bool]
+    contributions: np.ndarray | None
+    stale: bool
+
+
+def rank(*arguments: object, **named: object) -> Ranked:
+    ranked = rank_.rank(*arguments, **named)  # type: ignore[arg-type]
+    scores = ranked.scores.tolist() if ranked.scores is not None else None
+    known = ranked.known.tolist()
+    return Ranked(ranked.outcome, ranked.order.tolist(), scores, known, ranked.contributions, ranked.stale)
 
 
 def candidates(*names: str) -> list[Candidate]:

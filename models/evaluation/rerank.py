@@ -124,7 +124,7 @@ def rerank(choice: Choice, bundle: Bundle) -> Scored:
         {
             "shown": baselines.shown(choice.positions),
             "seen-first": baselines.seen_first(choice.candidates, choice.positions, session),
-            "insession": ranked.order,
+            "insession": ranked.order.tolist(),
         },
         ranked.outcome,
     )

@@ -285,7 +285,7 @@ def _remembered(
         choice
         for choice in found
         if choice.visitor is not None
-        and next(deeds(choice.visitor, choice.search.timestamp), None) is not None
+        and any(deeds(choice.visitor, choice.search.timestamp))
         and choice.search.timestamp > gathered.forgotten.get(choice.search.user_id, -1)
     )
     return list(deque(remembered, MOST))
@@ -306,5 +306,5 @@ def _example(choice: Choice, bundle: Bundle) -> Example | None:
     seen = rank.of(bundle, replace(visitor, embedding=user), time, similar=similar)
     if seen is None:
         return None
-    values = rank.matrix(bundle, seen, rows, scores, prices, known)
+    values = rank.matrix(bundle, seen, rows, scores, prices)
     return Example(values, known.tolist().index(choice.chosen))
