@@ -32,6 +32,7 @@ def port() -> Iterator[int]:
         patch.setattr(connection, "SECONDS", SECONDS)
         patch.setattr(server, "LOOK_SECONDS", 0.05)
         listening = server.listen("127.0.0.1", 0)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         config = uvicorn.Config(
             Served().app,
             loop="uvloop",
