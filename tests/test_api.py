@@ -231,6 +231,13 @@ def test_a_wrong_field_is_named(client: Client, changes: dict[str, Any], field: 
     assert said["detail"]
 
 
+def test_an_integer_is_a_number_without_a_fraction(client: Client) -> None:
+    whole = json.dumps(asked(deadline_ms=5_000)).replace("5000", "5000.0").replace(str(NOW), f"{NOW}.0")
+    assert client.post("/v1/rank", content=whole, headers=JSON).json()["outcome"] == "ranked"
+    broken = whole.replace("5000.0", "5000.5")
+    assert problem(client.post("/v1/rank", content=broken, headers=JSON), 400)["field"] == "$.deadline_ms"
+
+
 def pins(**places: int) -> list[dict[str, Any]]:
     return [
         {"listing_id": f"l{row}", **({"pin": places[f"l{row}"]} if f"l{row}" in places else {})}
