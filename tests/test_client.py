@@ -75,6 +75,7 @@ class StandIn:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 128
 
             def handle_error(self, *_: object) -> None:
                 pass  # a client that did not wait

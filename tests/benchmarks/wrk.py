@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 SCRIPT = Path(__file__).with_name("rank.lua")
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 MISSING = "wrk is missing, so the sidecar's speed is not measured: apt-get install wrk"
 
 
@@ -73,10 +74,11 @@ def at_rate(url: str, lists: Lists, rate: float, *, connections: int, seconds: f
 @contextmanager
 def on_core(number: int) -> Iterator[None]:
     """What is started within runs on this core alone; on a machine with one, or elsewhere than on Linux, anywhere."""
-    if not hasattr(os, "sched_setaffinity") or len(before := os.sched_getaffinity(0)) < 2:
+    if len(CORES) < 2:
         yield
         return
-    os.sched_setaffinity(0, {sorted(before)[number]})
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {CORES[number]})
     try:
         yield
     finally:
