@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -502,9 +503,18 @@ def test_every_field_of_a_question_is_one_of_the_apis() -> None:
     assert {*asked, "user_id", "deadline_ms"} <= schemas["RecommendRequest"]["properties"].keys()
 
 
-def test_it_needs_none_of_the_rooms_and_not_aiohttp() -> None:
+def test_installed_it_is_typed_and_needs_none_of_the_rooms_and_not_aiohttp(tmp_path: Path) -> None:
+    source = shutil.copytree(
+        ROOT / "serving" / "client", tmp_path / "source", ignore=shutil.ignore_patterns("__pycache__", "build")
+    )
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+    installed = subprocess.run(
+        [*pip, "--target", str(tmp_path / "there"), str(source)], capture_output=True, text=True, check=False
+    )
+    assert installed.returncode == 0, installed.stderr
+    assert (tmp_path / "there" / "insession_client" / "py.typed").exists()
     program = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'serving' / 'client')!r}); import insession_client;"
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'there')!r}); import insession_client;"
         "insession_client.Client('http://127.0.0.1:1').rank('u', ['a']);"
         "print(sorted({name.partition('.')[0] for name in sys.modules}"
         "& {'insession', 'models', 'streams', 'serving', 'aiohttp', 'starlette', 'numpy', 'confluent_kafka'}))"
