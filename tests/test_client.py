@@ -190,6 +190,24 @@ def test_a_list_is_ranked_by_a_sidecar(asking: Callable[..., Any], sidecar: tupl
     assert client.away == 0
 
 
+def test_lists_are_extended_pinned_and_ranked_several_at_once(
+    asking: Callable[..., Any], sidecar: tuple[str, int]
+) -> None:
+    url, offset = sidecar
+    client = asking(url, timeout=10.0)
+    candidates = [*(Candidate(listing) for listing in LISTINGS[:9]), Candidate("l30", pin=1)]
+    ranking = client.rank("ada", candidates, min_offset=offset, extend=3, diversity=0.2)
+    assert ranking.listing_ids[:2] == ["l30", "l7"]
+    added = [result for result in ranking.results if result.retrieved]
+    assert len(added) == 3
+    assert all(result.caller_position is None for result in added)
+    assert (ranking.variant, ranking.propensity) == ("default", 1.0)
+
+    requests = [Request(user_id=user, candidates=tuple(candidates)) for user in ("nobody", "ada", "none")]
+    outcomes = [each.outcome for each in client.rank_batch(requests)]
+    assert outcomes == ["unknown-user", "ranked", "unknown-user"]
+
+
 def test_what_was_shown_can_be_logged(asking: Callable[..., Any], sidecar: tuple[str, int]) -> None:
     client = asking(sidecar[0])
     candidates = [Candidate(listing, score=1.5, price=90.0) for listing in LISTINGS]
@@ -505,7 +523,9 @@ def test_every_field_of_a_question_is_one_of_the_apis() -> None:
 
 def test_installed_it_is_typed_and_needs_none_of_the_rooms_and_not_aiohttp(tmp_path: Path) -> None:
     source = shutil.copytree(
-        ROOT / "serving" / "client", tmp_path / "source", ignore=shutil.ignore_patterns("__pycache__", "build")
+        ROOT / "serving" / "client",
+        tmp_path / "source",
+        ignore=shutil.ignore_patterns("__pycache__", "build"),
     )
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
     installed = subprocess.run(

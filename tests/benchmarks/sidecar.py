@@ -110,7 +110,8 @@ def filled(folder: Path, made: Catalogue, now: int) -> Iterator[tuple[Process, s
         client: Client = {"bootstrap.servers": running.bootstrap}
         names = Topics("bench-")
         topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
-        users.fill(folder / "state" / "serve", client, names, users.patterns(made, now), users.USERS, now)
+        patterns = users.patterns(made, now)
+        users.fill(folder / "state" / "serve", client, names, patterns, users.USERS, now, made.bundle.name)
         flags = ["--bootstrap", running.bootstrap, "--topic-prefix", names.prefix, "--port", "0"]
         flags += ["--bundle", str(made.folder), "--state", str(folder / "state")]
         with ExitStack() as stack:
@@ -167,7 +168,9 @@ def only_ranked(url: str) -> None:
     """Whatever was asked until now was ranked: an answer in the caller's order would be a fast one."""
     with urllib.request.urlopen(f"{url}/metrics") as answer:
         text = answer.read().decode()
-    counted = dict(re.findall(r'^insession_request_seconds_count{outcome="(.+)",route="rank"} (\S+)', text, re.M))
+    counted = dict(
+        re.findall(r'^insession_request_seconds_count{outcome="(.+)",route="rank"} (\S+)', text, re.M)
+    )
     others = sum(float(count) for outcome, count in counted.items() if outcome != "ranked")
     assert others <= float(counted["ranked"]) / 1_000, counted
 

@@ -16,7 +16,6 @@ import msgspec
 from insession.progress import Progress
 from models.history import Deed, Done, History, Visit
 from models.listings import Listing
-from models.recording import partition_of
 from models.sessions import Action, Kept, Kind, Left, Session, Shown, State, UserEmbedding
 from models.states import Checkpoint, history_key, user_key
 from models.store import Store
@@ -88,29 +87,36 @@ def _pattern(made: Catalogue, now: int, rng: random.Random, market: str, among: 
     return msgspec.json.encode(embedding), msgspec.json.encode(history)
 
 
-def fill(folder: Path, client: Client, names: Topics, patterns: list[Records], users: int, now: int) -> None:
-    """Make the store in `folder`: the users of the topics of `names`, of which nothing was read yet."""
+def fill(
+    folder: Path, client: Client, names: Topics, patterns: list[Records], users: int, now: int, bundle: str
+) -> None:
+    """Make the store in `folder`: the users of the topics of `names`, of which nothing was read yet, with vectors of `bundle`."""
     found = topics.require(client, names)
     followed = (names.user_embeddings, names.user_histories, names.listings)
     ids = {name: found[name].id for name in (names.clicks, *names.outputs, names.listings)}
     cluster, partitions = cluster_id(client), found[names.user_embeddings].partitions
-    keys = [0] * partitions
     with closing(Store(folder)) as store, Progress("filling the store", users, "users") as progress:
         changes: dict[bytes, bytes | None] = {}
         for number in range(users):
             name = user_id(number).encode()
             embedding, history = records(patterns, number)
             changes[user_key(name)], changes[history_key(name)] = embedding, history
-            keys[partition_of(name, partitions)] += 1
             if len(changes) >= BATCH or number == users - 1:
                 store.write(changes)
                 changes.clear()
                 progress.update(number)
-        checkpoint = Checkpoint(next_offset=0, watermark=now, cluster=cluster, topics=ids)
-        standing = Standing(cluster=cluster, topics={name: ids[name] for name in followed}, seen=now)
+        standing = Standing(
+            cluster=cluster,
+            topics={name: ids[name] for name in followed},
+            seen=now,
+            partitions=partitions,
+            held=None,
+            users=users,
+            vectors=bundle,
+        )
         store.write({_STANDING: msgspec.json.encode(standing)})
-        for name in followed[:2]:
-            for number, count in enumerate(keys):
-                place = Place(keys=count, checkpoint=checkpoint if name == names.user_embeddings else None)
-                store.write({_place_key((name, number)): msgspec.json.encode(place)})
+        checkpoint = Checkpoint(next_offset=0, watermark=now, cluster=cluster, topics=ids)
+        for number in range(partitions):
+            place = (names.user_embeddings, number)
+            store.write({_place_key(place): msgspec.json.encode(Place(checkpoint=checkpoint))})
         store.flush()
