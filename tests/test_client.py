@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,15 @@ from hypothesis import strategies as st
 from insession_client import AsyncClient, Candidate, Client, Ranking, Refused, Request, partition_of
 
 from insession.online import Producing
+from insession.processes import Process, insession
 from insession.running import running
+from insession.sidecar import Sidecar
 from models import bundle, events, recording
 from models.events import Click, encode
 from models.recording import Record
-from streams.broker import free_port
+from models.topics import Topics
+from streams import topics
+from streams.broker import Broker, free_port
 from tests.made import a_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -452,6 +456,47 @@ def test_another_that_holds_the_user_is_asked_where_one_is_away(asking: Callable
         one.answer = lambda path, body: problem(503)
         assert all(client.rank(user, LISTINGS).ranked for user in USERS)
         assert client.away == 0
+
+
+def test_two_sidecars_that_hold_some_partitions_each_are_one_to_the_client(
+    embedded: Broker, tmp_path: Path
+) -> None:
+    bundle.write(tmp_path / "bundles", a_bundle(40))
+    names = Topics("client-held-")
+    kafka: topics.Client = {"bootstrap.servers": embedded.bootstrap}
+    topics.ensure(kafka, names, partitions=4, retention_ms=-1)
+    common = ("--bootstrap", embedded.bootstrap, "--topic-prefix", names.prefix)
+    common += ("--bundle", str(tmp_path / "bundles"), "--port")
+    ports = [free_port(), free_port()]
+    first, second = [f"http://127.0.0.1:{port}" for port in ports]
+    with ExitStack() as stack:
+
+        def serve(at: int, *flags: str) -> AbstractContextManager[Process]:
+            here = (*common, str(ports[at]), "--state", str(tmp_path / f"{at}"), *flags)
+            return insession("serve", *here, ready="serving on ", log=tmp_path / f"{at}.log")
+
+        stack.enter_context(serve(0, "--hold", "0-1", "--peer", f"{second}=2-3"))
+        other = stack.enter_context(ExitStack())
+        other.enter_context(serve(1, "--hold", "2-3"))
+        held = {user for user in USERS if partition_of(user, 4) < 2}
+        assert 0 < len(held) < len(USERS)
+        for url in (first, second):
+            with closing(Sidecar(url)) as asked:
+                asked.wait_until_ready()
+        with Client([first, second], timeout=10.0) as client:
+            assert {client.rank(user, LISTINGS).outcome for user in USERS} == {"unknown-user"}
+            requests = [Request(user_id=user, candidates=(Candidate("l1"),)) for user in USERS]
+            assert {each.outcome for each in client.rank_batch(requests)} == {"unknown-user"}
+        # One knows of the other, which knows of nobody.
+        with Client(first, timeout=10.0) as client:
+            assert {client.rank(user, LISTINGS).outcome for user in USERS} == {"unknown-user"}
+        with Client(second, timeout=10.0) as client:
+            assert {user for user in USERS if client.rank(user, LISTINGS).outcome == "away"} == held
+        with Client([first, second], timeout=10.0) as client:
+            client.rank(USERS[0], LISTINGS)
+            other.close()
+            answered = {user for user in USERS if client.rank(user, LISTINGS).outcome != "away"}
+            assert answered == held
 
 
 def test_many_threads_share_a_client() -> None:
