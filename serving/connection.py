@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.problems import MAX_BATCH_BODY, PROBLEM, Refused
 
@@ -22,6 +23,8 @@ MAX_HEAD = 1 << 16
 """Bytes of a request's line and headers,"""
 MAX_REQUEST = 8 * MAX_BATCH_BODY
 """and of all of it: bodies that come in small chunks are some times larger on their way."""
+MAX_PIPELINED = 100
+"""Requests that may wait for the one before them on a connection."""
 
 
 class Connection(HttpToolsProtocol):
@@ -35,11 +38,14 @@ class Connection(HttpToolsProtocol):
         """Since when a part of an answer waits to be fetched; 0 where none does."""
         self._size = 0
         self._in_head = True
+        self._answering: RequestResponseCycle | None = None
 
     def data_received(self, data: bytes) -> None:
         self._size += len(data)
         super().data_received(data)
-        if self._size > MAX_HEAD:
+        if len(self.pipeline) > MAX_PIPELINED:
+            self._refuse(Refused(413, f"more than {MAX_PIPELINED} requests wait on one connection"))
+        elif self._size > MAX_HEAD:
             if self._in_head:
                 self._refuse(Refused(431, f"the request line and headers have more than {MAX_HEAD} bytes"))
             elif self._since and self._size > MAX_REQUEST:
@@ -62,6 +68,18 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(Refused(400, "this is not HTTP/1.1 as it must be"))
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # uvicorn tells the newest request only, which may stand in line behind this one.
+        self.pipeline.clear()
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     def look(self, now: float) -> None:
         """End it where a request does not come, or an answer is not fetched."""
         if self.transport.is_closing() or self.transport.get_write_buffer_size():
@@ -71,19 +89,27 @@ class Connection(HttpToolsProtocol):
             return
         self._unfetched = 0.0
         if self._since and now - self._since > SECONDS:
-            if self.pipeline:
-                self._since = now  # it is us whom it waits for
-            elif self.scope is None or (self.cycle.response_complete and not self._in_head):
+            answering = self._answering
+            waits = answering is None or answering.response_complete
+            if self.scope is None or (waits and not self._in_head):
                 self.transport.close()  # nothing has come, or only what was answered already
-            else:
+            elif waits or (answering is self.cycle and not self._in_head):
                 self._refuse(Refused(408, f"the request did not come within {SECONDS:.0f} s"))
+            else:
+                self._since = now  # it is us whom it waits for
 
     def _refuse(self, refused: Refused) -> None:
         """Answer what never becomes a request, and close."""
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started:
-            self.transport.abort()
+        answering = self._answering
+        if (
+            answering is not None
+            and not answering.response_complete
+            and (answering is not self.cycle or self._in_head or answering.response_started)
+        ):
+            answering.keep_alive = False  # what came before it is answered yet
+            self.pipeline.clear()
             return
         body = refused.body
         self.transport.write(

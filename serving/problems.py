@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.responses import Response
@@ -128,10 +129,24 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        if "got `float`" in str(error):
+            with contextlib.suppress(msgspec.ValidationError):
+                return msgspec.convert(_integers(msgspec.json.decode(body)), decoder.type)
         says, field = named(error)
         raise Refused(400, says, field=field) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(400, f"the body is not JSON: {error}") from None
+
+
+def _integers(value: Any) -> Any:
+    """The value with 3 for 3.0: an integer is a number without a fraction, as JSON Schema has it."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, list):
+        return [_integers(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _integers(item) for key, item in value.items()}
+    return value
 
 
 def named(error: msgspec.ValidationError) -> tuple[str, str]:

@@ -75,17 +75,22 @@ class Ranking:
                 self._check_partition(one.partition)
             except Refused as refused:
                 raise refused.within(f"$.requests[{at}]") from None
-        waiting = {
-            at: self._reached(one, begun, None)
-            for at, one in enumerate(request.requests)
-            if one.min_offset is not None
-        }
-        reached = dict(zip(waiting, await asyncio.gather(*waiting.values()), strict=True))
-        answers = []
-        for at, one in enumerate(request.requests):
-            answers.append(self._answer(one, not reached.get(at, True), None, now, begun))
-            await asyncio.sleep(0)
-        return api.BatchResponse(answers=answers, took_ms=_since(begun))
+        answers: dict[int, api.RankResponse] = {}
+
+        async def wait(at: int, one: api.RankRequest) -> None:
+            late = not await self._reached(one, begun, None)
+            answers[at] = self._answer(one, late, None, now, begun)
+
+        async with asyncio.TaskGroup() as group:
+            for at, one in enumerate(request.requests):
+                if one.min_offset is not None:
+                    group.create_task(wait(at, one))
+            for at, one in enumerate(request.requests):
+                if one.min_offset is None:
+                    answers[at] = self._answer(one, False, None, now, begun)
+                    await asyncio.sleep(0)
+        in_order = [answers[at] for at in range(len(answers))]
+        return api.BatchResponse(answers=in_order, took_ms=_since(begun))
 
     def _answer(
         self,

@@ -127,6 +127,7 @@ def run(
             loop="uvloop",
             http=Connection,
             ws="none",
+            proxy_headers=False,
             lifespan="on",
             access_log=False,
             log_config=None,
@@ -146,13 +147,18 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     where = address(listening[0])
+    await watched(server, listening, started or (lambda: print(f"serving on {where}", flush=True)))
+
+
+async def watched(
+    server: uvicorn.Server, listening: list[socket.socket], started: Callable[[], None]
+) -> None:
+    """Serve until told to end, with an eye on the connections; `started` is called once requests are answered."""
     serving = asyncio.create_task(server.serve(sockets=listening))
     while not server.started and not serving.done():
         await asyncio.sleep(0.005)
-    if server.started and started is not None:
+    if server.started:
         started()
-    elif server.started:
-        print(f"serving on {where}", flush=True)
     loop = asyncio.get_running_loop()
     while not serving.done():
         look(server.server_state.connections, loop.time())

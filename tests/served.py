@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import msgspec
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from models.bundle import Bundle
 from models.sessions import UserEmbedding
@@ -16,8 +16,10 @@ from serving import app
 from serving.follower import Status
 from serving.health import Health
 from serving.metrics import Metrics
+from serving.partitions import Peers
 from serving.ranking import Ranking
 from serving.states import States
+from serving.variants import Variants
 from tests.made import START, a_bundle, act, show, user_in
 
 BUNDLE = a_bundle(60, markets=["here"] * 40 + ["there"] * 20)
@@ -32,16 +34,24 @@ def applied(next_offset: int) -> Checkpoint:
 class Served:
     """The application over `values`, caught up, with `USER` in it and one partition applied up to offset 10."""
 
-    def __init__(self, bundle: Bundle = BUNDLE) -> None:
+    def __init__(
+        self,
+        bundle: Bundle = BUNDLE,
+        *,
+        variants: Variants | None = None,
+        peers: Peers | None = None,
+        token: str = "",
+    ) -> None:
         self.values: dict[bytes, bytes] = {}
         self.states = States(self.values.get)
         self.states.set(1, {0: applied(10)})
         self.status = Status(caught_up=True, problem="", behind=0, seen=NOW, users=1)
         self.metrics = Metrics(bundle.name)
-        self.ranking = Ranking(bundle, self.states, self.metrics)
-        self.app: Starlette = app.build(
-            self.ranking, Health(self.status, self.ranking, self.metrics), self.metrics
+        self.ranking = Ranking(
+            bundle, self.states, metrics=self.metrics, variants=variants or Variants(), peers=peers or {}
         )
+        health = Health(self.status, self.ranking, self.metrics)
+        self.app = app.build(self.ranking, health, self.metrics, token=token)
         self.put(USER)
 
     def put(self, user: UserEmbedding) -> None:
@@ -51,7 +61,7 @@ class Served:
 class Client:
     """Asks an application, one request at a time."""
 
-    def __init__(self, asked: Starlette) -> None:
+    def __init__(self, asked: ASGIApp) -> None:
         self._app = asked
 
     def get(self, path: str, **arguments: Any) -> httpx.Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,15 @@ from hypothesis import strategies as st
 from insession_client import AsyncClient, Candidate, Client, Ranking, Refused, Request, partition_of
 
 from insession.online import Producing
+from insession.processes import Process, insession
 from insession.running import running
+from insession.sidecar import Sidecar
 from models import bundle, events, recording
 from models.events import Click, encode
 from models.recording import Record
-from streams.broker import free_port
+from models.topics import Topics
+from streams import topics
+from streams.broker import Broker, free_port
 from tests.made import a_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -187,6 +192,24 @@ def test_a_list_is_ranked_by_a_sidecar(asking: Callable[..., Any], sidecar: tupl
     unknown = client.rank("nobody", LISTINGS)
     assert (unknown.outcome, unknown.ranked, unknown.listing_ids) == ("unknown-user", False, LISTINGS)
     assert client.away == 0
+
+
+def test_lists_are_extended_pinned_and_ranked_several_at_once(
+    asking: Callable[..., Any], sidecar: tuple[str, int]
+) -> None:
+    url, offset = sidecar
+    client = asking(url, timeout=10.0)
+    candidates = [*(Candidate(listing) for listing in LISTINGS[:9]), Candidate("l30", pin=1)]
+    ranking = client.rank("ada", candidates, min_offset=offset, extend=3, diversity=0.2)
+    assert ranking.listing_ids[:2] == ["l30", "l7"]
+    added = [result for result in ranking.results if result.retrieved]
+    assert len(added) == 3
+    assert all(result.caller_position is None for result in added)
+    assert (ranking.variant, ranking.propensity) == ("default", 1.0)
+
+    requests = [Request(user_id=user, candidates=tuple(candidates)) for user in ("nobody", "ada", "none")]
+    outcomes = [each.outcome for each in client.rank_batch(requests)]
+    assert outcomes == ["unknown-user", "ranked", "unknown-user"]
 
 
 def test_what_was_shown_can_be_logged(asking: Callable[..., Any], sidecar: tuple[str, int]) -> None:
@@ -435,6 +458,47 @@ def test_another_that_holds_the_user_is_asked_where_one_is_away(asking: Callable
         assert client.away == 0
 
 
+def test_two_sidecars_that_hold_some_partitions_each_are_one_to_the_client(
+    embedded: Broker, tmp_path: Path
+) -> None:
+    bundle.write(tmp_path / "bundles", a_bundle(40))
+    names = Topics("client-held-")
+    kafka: topics.Client = {"bootstrap.servers": embedded.bootstrap}
+    topics.ensure(kafka, names, partitions=4, retention_ms=-1)
+    common = ("--bootstrap", embedded.bootstrap, "--topic-prefix", names.prefix)
+    common += ("--bundle", str(tmp_path / "bundles"), "--port")
+    ports = [free_port(), free_port()]
+    first, second = [f"http://127.0.0.1:{port}" for port in ports]
+    with ExitStack() as stack:
+
+        def serve(at: int, *flags: str) -> AbstractContextManager[Process]:
+            here = (*common, str(ports[at]), "--state", str(tmp_path / f"{at}"), *flags)
+            return insession("serve", *here, ready="serving on ", log=tmp_path / f"{at}.log")
+
+        stack.enter_context(serve(0, "--hold", "0-1", "--peer", f"{second}=2-3"))
+        other = stack.enter_context(ExitStack())
+        other.enter_context(serve(1, "--hold", "2-3"))
+        held = {user for user in USERS if partition_of(user, 4) < 2}
+        assert 0 < len(held) < len(USERS)
+        for url in (first, second):
+            with closing(Sidecar(url)) as asked:
+                asked.wait_until_ready()
+        with Client([first, second], timeout=10.0) as client:
+            assert {client.rank(user, LISTINGS).outcome for user in USERS} == {"unknown-user"}
+            requests = [Request(user_id=user, candidates=(Candidate("l1"),)) for user in USERS]
+            assert {each.outcome for each in client.rank_batch(requests)} == {"unknown-user"}
+        # One knows of the other, which knows of nobody.
+        with Client(first, timeout=10.0) as client:
+            assert {client.rank(user, LISTINGS).outcome for user in USERS} == {"unknown-user"}
+        with Client(second, timeout=10.0) as client:
+            assert {user for user in USERS if client.rank(user, LISTINGS).outcome == "away"} == held
+        with Client([first, second], timeout=10.0) as client:
+            client.rank(USERS[0], LISTINGS)
+            other.close()
+            answered = {user for user in USERS if client.rank(user, LISTINGS).outcome != "away"}
+            assert answered == held
+
+
 def test_many_threads_share_a_client() -> None:
     with stand_in(ranked) as other, Client(other.url, timeout=10.0) as client:
 
@@ -502,9 +566,20 @@ def test_every_field_of_a_question_is_one_of_the_apis() -> None:
     assert {*asked, "user_id", "deadline_ms"} <= schemas["RecommendRequest"]["properties"].keys()
 
 
-def test_it_needs_none_of_the_rooms_and_not_aiohttp() -> None:
+def test_installed_it_is_typed_and_needs_none_of_the_rooms_and_not_aiohttp(tmp_path: Path) -> None:
+    source = shutil.copytree(
+        ROOT / "serving" / "client",
+        tmp_path / "source",
+        ignore=shutil.ignore_patterns("__pycache__", "build"),
+    )
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+    installed = subprocess.run(
+        [*pip, "--target", str(tmp_path / "there"), str(source)], capture_output=True, text=True, check=False
+    )
+    assert installed.returncode == 0, installed.stderr
+    assert (tmp_path / "there" / "insession_client" / "py.typed").exists()
     program = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'serving' / 'client')!r}); import insession_client;"
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'there')!r}); import insession_client;"
         "insession_client.Client('http://127.0.0.1:1').rank('u', ['a']);"
         "print(sorted({name.partition('.')[0] for name in sys.modules}"
         "& {'insession', 'models', 'streams', 'serving', 'aiohttp', 'starlette', 'numpy', 'confluent_kafka'}))"

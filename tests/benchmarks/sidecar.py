@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import statistics
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -78,6 +80,7 @@ def run() -> list[Result]:
         rate, against = rates[200, RATIO_AT]
         half = at_rate(url, asked[200], rate / 2, connections=RATIO_AT, seconds=HALF_LOAD_SECONDS)
         assert not half.errors
+        only_ranked(url)
         print(under_load(process, url, asked[200]), flush=True)
         memory = resident(process)
     others = ", ".join(f"{rates[200, each][0] / rates[200, each][1]:.2f} at {each}" for each in CONNECTIONS)
@@ -107,7 +110,8 @@ def filled(folder: Path, made: Catalogue, now: int) -> Iterator[tuple[Process, s
         client: Client = {"bootstrap.servers": running.bootstrap}
         names = Topics("bench-")
         topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
-        users.fill(folder / "state" / "serve", client, names, users.patterns(made, now), users.USERS, now)
+        patterns = users.patterns(made, now)
+        users.fill(folder / "state" / "serve", client, names, patterns, users.USERS, now, made.bundle.name)
         flags = ["--bootstrap", running.bootstrap, "--topic-prefix", names.prefix, "--port", "0"]
         flags += ["--bundle", str(made.folder), "--state", str(folder / "state")]
         with ExitStack() as stack:
@@ -158,6 +162,17 @@ def in_turns(ours: str, theirs: str, asked: Lists, connections: int) -> tuple[li
             loads.append(load(url, asked, connections=connections, seconds=SECONDS))
             assert not loads[-1].errors, loads[-1]
     return rounds[ours], rounds[theirs]
+
+
+def only_ranked(url: str) -> None:
+    """Whatever was asked until now was ranked: an answer in the caller's order would be a fast one."""
+    with urllib.request.urlopen(f"{url}/metrics") as answer:
+        text = answer.read().decode()
+    counted = dict(
+        re.findall(r'^insession_request_seconds_count{outcome="(.+)",route="rank"} (\S+)', text, re.M)
+    )
+    others = sum(float(count) for outcome, count in counted.items() if outcome != "ranked")
+    assert others <= float(counted["ranked"]) / 1_000, counted
 
 
 def under_load(process: Process, url: str, asked: Lists) -> str:

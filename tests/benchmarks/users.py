@@ -87,8 +87,10 @@ def _pattern(made: Catalogue, now: int, rng: random.Random, market: str, among: 
     return msgspec.json.encode(embedding), msgspec.json.encode(history)
 
 
-def fill(folder: Path, client: Client, names: Topics, patterns: list[Records], users: int, now: int) -> None:
-    """Make the store in `folder`: the users of the topics of `names`, of which nothing was read yet."""
+def fill(
+    folder: Path, client: Client, names: Topics, patterns: list[Records], users: int, now: int, bundle: str
+) -> None:
+    """Make the store in `folder`: the users of the topics of `names`, of which nothing was read yet, with vectors of `bundle`."""
     found = topics.require(client, names)
     followed = (names.user_embeddings, names.user_histories, names.listings)
     ids = {name: found[name].id for name in (names.clicks, *names.outputs, names.listings)}
@@ -103,7 +105,6 @@ def fill(folder: Path, client: Client, names: Topics, patterns: list[Records], u
                 store.write(changes)
                 changes.clear()
                 progress.update(number)
-        checkpoint = Checkpoint(next_offset=0, watermark=now, cluster=cluster, topics=ids)
         standing = Standing(
             cluster=cluster,
             topics={name: ids[name] for name in followed},
@@ -111,10 +112,11 @@ def fill(folder: Path, client: Client, names: Topics, patterns: list[Records], u
             partitions=partitions,
             held=None,
             users=users,
+            vectors=bundle,
         )
         store.write({_STANDING: msgspec.json.encode(standing)})
-        for name in followed[:2]:
-            for number in range(partitions):
-                place = Place(checkpoint=checkpoint if name == names.user_embeddings else None)
-                store.write({_place_key((name, number)): msgspec.json.encode(place)})
+        checkpoint = Checkpoint(next_offset=0, watermark=now, cluster=cluster, topics=ids)
+        for number in range(partitions):
+            place = (names.user_embeddings, number)
+            store.write({_place_key(place): msgspec.json.encode(Place(checkpoint=checkpoint))})
         store.flush()
