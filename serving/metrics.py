@@ -21,7 +21,7 @@ class Metrics:
         )
         self._children: dict[tuple[str, str], Histogram] = {}
         self.updates = Counter(
-            "insession_updates_total", "Records read from a topic", ("topic",), registry=registry
+            "insession_updates_total", "Keys that records of a topic changed", ("topic",), registry=registry
         )
         self.unreadable = Counter(
             "insession_unreadable_total", "Records that could not be read", ("topic",), registry=registry
