@@ -15,7 +15,7 @@ help:
 	@echo "make install      .venv with everything"
 	@echo "make test         the tests"
 	@echo "make torture      two workers on Apache Kafka (KAFKA_HOME) killed and stopped under load; WITH='--seed 2' for flags"
-	@echo "make bench        the benchmarks, to build/bench.json; ONLY=name for one"
+	@echo "make bench        the benchmarks, to build/bench.json; ONLY=name for one; ONLY=soak for ten minutes of load"
 	@echo "make lint         formatting, style, types and the laws of the house"
 	@echo "make format       format the code"
 	@echo "make contracts    write docs/schemas and docs/openapi.json from the types"
@@ -23,7 +23,7 @@ help:
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml setup.py models/kernel.cpp serving/answer.cpp constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later on the PATH; name one with PYTHON=" >&2; exit 1; }
 	@echo "installing into .venv: a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

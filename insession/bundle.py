@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from insession.train import threads_option
+from insession.train import finds, threads_option, warn
 from models import bundle as bundle_
 from models.errors import UserError
 
@@ -51,7 +51,8 @@ def command(embeddings: Path, listings: Path, out: Path, threads: int, as_json: 
             f"none of the {len(ids):,} embeddings in {embeddings} is of one of the {len(known):,} listings in"
             f" {listings}: are these the same ids? Nothing is written"
         )
-    path = bundle_.write(out, made, threads=threads)
+    path = bundle_.write(out, made, threads=threads, on_raise=warn)
+    index = bundle_.read_manifest(path).index
     report = {
         "bundle": path.name,
         "path": str(path),
@@ -60,6 +61,7 @@ def command(embeddings: Path, listings: Path, out: Path, threads: int, as_json: 
         "listings": len(known),
         "matched": matched,
         "ranker": made.manifest.training.ranker,
+        "index": index,
     }
     if as_json:
         click.echo(msgspec.json.encode(report))
@@ -69,3 +71,4 @@ def command(embeddings: Path, listings: Path, out: Path, threads: int, as_json: 
         f"  {matched:,} of {len(ids):,} embeddings are of a listing in the listings file;"
         f" {len(known) - matched:,} of its {len(known):,} listings have no embedding"
     )
+    click.echo(f"  index {finds(index)}")

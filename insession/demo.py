@@ -231,7 +231,7 @@ def _ranked(
         seen.visible_ms.append((time.perf_counter() - last[0]) * 1000)
     seen.outcomes[answer.outcome] = seen.outcomes.get(answer.outcome, 0) + 1
     for ranked in answer.results:
-        if ranked.listing_id == booked:
+        if ranked.listing_id == booked and ranked.caller_position is not None:
             seen.shown.append(ranked.caller_position)
             seen.reranked.append(ranked.position)
     return msgspec.structs.replace(

@@ -161,7 +161,7 @@ def table(report: dict[str, Any], scored: list[Scored]) -> str:
         )
     ranked = sum(one.outcome == "ranked" for one in scored)
     lines.append(
-        f"{ranked:,} of {len(scored):,} searches were in an open session and re-ranked; the rest keep the caller's order"
+        f"{ranked:,} of {len(scored):,} searches were of visitors of whom something is known, and re-ranked; the rest keep the caller's order"
     )
     return "\n".join(lines)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import socket
+from collections.abc import Callable, Sequence
+
 import click
 
 from insession import logs
@@ -12,8 +16,37 @@ from insession.settings import Settings, options
 @click.option(
     "--page/--no-page", help="serve the demo's page at /, which lets anyone who sees it put events on clicks"
 )
-@options("host", "port", "bootstrap", "topic_prefix", "bundle", "state", "hold", "shadow", "shadow_share")
-def command(settings: Settings, page: bool) -> None:
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="NAME=SHARE[:caller|:BUNDLE]",
+    help="give a share of the users, 0 to 1, a variant of the ranking: the caller's order, or another bundle; repeatable [INSESSION_VARIANTS]",
+)
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    metavar="URL=PARTITIONS",
+    help="a sidecar that holds other partitions, as in http://10.0.0.2:8080=0-3,7; repeatable [INSESSION_PEERS]",
+)
+@click.option("--log-users", is_flag=True, help="name users in the log; without it no user id stands there")
+@options(
+    "experiment",
+    "processes",
+    "host",
+    "port",
+    "bootstrap",
+    "topic_prefix",
+    "bundle",
+    "state",
+    "hold",
+    "shadow",
+    "shadow_share",
+)
+def command(
+    settings: Settings, page: bool, variants: tuple[str, ...], peers: tuple[str, ...], log_users: bool
+) -> None:
     """Follow the users' states and rank over HTTP, until SIGTERM or Ctrl-C.
 
     Prints its address once it answers; /readyz says when it has caught up. Each sidecar needs a --state folder of
@@ -27,6 +60,35 @@ def command(settings: Settings, page: bool) -> None:
       insession topics
       insession serve --bundle bundles --state .insession
     """
+    from serving import partitions, processes
+    from serving import variants as variants_
+
+    given = variants or tuple(settings.variants.replace(",", " ").split())
+    dealt = variants_.parse(given, settings.experiment)
+    others = partitions.parse(peers or tuple(settings.peers.split()))
+    serve = functools.partial(
+        _serve,
+        settings,
+        page=page,
+        token=settings.bearer,
+        variants=dealt,
+        peers=others,
+        log_users=log_users,
+    )
+    if settings.processes > 1:
+        processes.run(settings.processes, settings.host, settings.port, serve)
+    else:
+        serve(0, None, None)
+
+
+def _serve(
+    settings: Settings,
+    number: int,
+    sockets: Sequence[socket.socket] | None,
+    started: Callable[[], None] | None,
+    **told: object,
+) -> None:
+    """Serve alone, or as one of several processes, whose stores are numbered."""
     from serving import server
 
     logs.start()
@@ -34,11 +96,13 @@ def command(settings: Settings, page: bool) -> None:
         client=settings.client,
         topics=settings.topics,
         bundle=settings.bundle,
-        state=settings.state / "serve",
+        state=settings.state / (f"serve-{number}" if number else "serve"),
         host=settings.host,
         port=settings.port,
+        sockets=sockets,
+        started=started,
+        **told,  # type: ignore[arg-type]
         held=settings.held,
         shadow=settings.shadow,
         shadow_share=settings.shadow_share,
-        page=page,
     )

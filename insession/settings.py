@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from insession import security
@@ -73,6 +74,44 @@ class Settings(Security):
         default=None, ge=0, le=65535, description="port of a worker's health and metrics [off]"
     )
 
+    variants: str = Field(
+        default="",
+        description="variants of the ranking for shares of the users, as `--variant` has them, several with commas",
+    )
+    experiment: str = Field(
+        default="",
+        max_length=256,
+        description="names the experiment: another name deals the users out to the variants anew",
+    )
+    peers: str = Field(
+        default="",
+        description="sidecars that hold other partitions, as `--peer` has them, several with spaces",
+    )
+    processes: int = Field(
+        default=1, ge=1, le=64, description="processes of the sidecar, each with a store of its own"
+    )
+    token: SecretStr = Field(
+        default=SecretStr(""), description="the bearer token that requests to the sidecar must have"
+    )
+    token_file: Path | None = Field(default=None, description="a file with that token instead")
+
+    @property
+    def bearer(self) -> str:
+        """The token; empty where none is demanded. Raises UserError where it can't be read or can't be sent."""
+        given = self.token.get_secret_value()
+        if self.token_file is not None:
+            if given:
+                raise UserError(f"{PREFIX}TOKEN and {PREFIX}TOKEN_FILE are both set: set one")
+            try:
+                given = self.token_file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{PREFIX}TOKEN_FILE: {self.token_file} can't be read: {error}") from None
+            if not given:
+                raise UserError(f"{PREFIX}TOKEN_FILE: {self.token_file} is empty")
+        if not re.fullmatch(r"[\x21-\x7e]*", given):
+            raise UserError(f"{PREFIX}TOKEN: a token has no spaces and only ASCII")
+        return given
+
     @property
     def topics(self) -> Topics:
         return Topics(self.topic_prefix)
@@ -108,8 +147,9 @@ def load(**given: object) -> Settings:
         patterned = first["type"] == "string_pattern_mismatch"
         says = Settings.model_fields[name].description if patterned else first["msg"]
         variable = f"{PREFIX}{name.upper()}"
-        named = variable if name in Security.model_fields else f"--{name.replace('_', '-')} (or {variable})"
-        got = "" if name.endswith("password") else f"; got {first['input']!r}"
+        secret = name in Security.model_fields or name.startswith("token")
+        named = variable if secret else f"--{name.replace('_', '-')} (or {variable})"
+        got = "" if name.endswith(("password", "token")) else f"; got {first['input']!r}"
         raise UserError(f"{named}: {says}{got}") from None
     security.check(settings, PREFIX)
     return settings

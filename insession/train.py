@@ -11,6 +11,7 @@ import msgspec
 from insession.progress import Progress
 from insession.times import Time, text
 from models import bundle as bundle_
+from models.index import Measured
 
 threads_option = click.option(
     "--threads",
@@ -87,7 +88,8 @@ def command(
         )
     finally:
         stage.close()
-    path = bundle_.write(out, made, threads=threads)
+    path = bundle_.write(out, made, threads=threads, on_raise=warn)
+    index = bundle_.read_manifest(path).index
     facts = made.manifest.training
     report = {
         "bundle": path.name,
@@ -101,6 +103,7 @@ def command(
         "searches": facts.metrics["searches"],
         "embeddings_until": facts.embeddings_until,
         "trained_until": facts.trained_until,
+        "index": index,
         "seconds": round(time.perf_counter() - started, 3),
     }
     if as_json:
@@ -114,6 +117,21 @@ def command(
     learned = f"learned from {report['searches']:,} searches"
     default = f"the default: fewer than {pipeline.FEWEST} searches in a session with a known choice"
     click.echo(f"  ranker    {learned if facts.ranker == 'learned' else default}")
+    click.echo(f"  index     {finds(index)}")
+
+
+def warn(line: str) -> None:
+    """Tell of an index that finds too little, beside what a command prints."""
+    click.echo(line, err=True)
+
+
+def finds(index: Measured | None) -> str:
+    """How much an index was measured to find, in a line."""
+    if index is None or not index.queries:
+        return "none: so few listings are compared one by one"
+    worst = min(index.markets.items(), key=lambda market: market[1].recall_at_100, default=None)
+    where = f"; the worst market, {worst[0]}, {worst[1].recall_at_100:.3f}" if worst else ""
+    return f"finds {index.recall_at_100:.3f} of the 100 nearest (ef {index.ef:,}){where}"
 
 
 class _Stages:

@@ -4,7 +4,8 @@
     vectors.safetensors   `vectors`, float32 [n, d]: a unit vector for each listing, zeros where nothing is known
     listings.json         the listings by column; row i has vector i
     ranker.json           the ranker's curves
-    index.hnsw            hnswlib's graph over all listings; `index-N.hnsw` for the N-th large market
+    types.json            the vectors of user types and listing types, where they were learned
+    index.hnsw            hnswlib's graph over all listings, where they are many; `index-N.hnsw` for the N-th large market
 
 The name is the beginning of the manifest's SHA-256, so equal bundles have equal names. Beside bundles, `current` is
 a link to the one in use.
@@ -16,7 +17,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,19 +31,23 @@ from safetensors import SafetensorError
 
 from models import listings as listings_
 from models import ranker as ranker_
+from models import types as types_
+from models.announced import Announced
 from models.cold_start import ColdStart
 from models.encoder import Encoder, Mean
 from models.errors import UserError
-from models.index import Index
+from models.index import Index, Measured
 from models.listings import Listing, Listings
 from models.ranker import Ranker
 from models.sessions import Session
-from models.space import Space
+from models.space import Space, log_price
+from models.types import NONE, Types
 
 VERSION = 1
 NAME = re.compile(r"[0-9a-f]{16}")
 CURRENT = "current"
-MANIFEST, VECTORS, LISTINGS, RANKER = "manifest.json", "vectors.safetensors", "listings.json", "ranker.json"
+MANIFEST, VECTORS, LISTINGS = "manifest.json", "vectors.safetensors", "listings.json"
+RANKER, TYPES = "ranker.json", "types.json"
 UNIT = 1e-3
 """A vector's length may differ from 1 by so much."""
 
@@ -74,6 +79,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     listings: int
     encoder: Mean
     training: Training
+    index: Measured | None = None
+    """What the index was measured to find; None where it was built before that was measured."""
     files: dict[str, str] = {}
     """SHA-256 of each other file, by name."""
 
@@ -95,8 +102,9 @@ class Bundle:
     encoder: Encoder
     ranker: Ranker
     folder: Path | None = None
-    announced: dict[str, tuple[int, Listing]] = field(default_factory=dict)
-    """Listings that are not the bundle's but have a vector from their neighbours, with their rows."""
+    types: Types = NONE
+    announced: Announced = field(default_factory=Announced)
+    """Listings that are not the bundle's but have a vector from their neighbours; their rows are the space's last."""
 
     @property
     def row(self) -> dict[str, int]:
@@ -121,7 +129,8 @@ class Bundle:
             if name.endswith(".hnsw"):
                 _check(self.folder, name, self.manifest)
         try:
-            return Index.load(self.folder, self.vectors[: len(self.listings)], self.listings)
+            vectors = self.vectors[: len(self.listings)]
+            return Index.load(self.folder, vectors, self.listings, self.manifest.index)
         except (OSError, RuntimeError) as error:
             raise UserError(f"{self.folder}: the index can't be read: {error}") from None
 
@@ -134,11 +143,11 @@ class Bundle:
         if own is not None and self.vectors[own].any():
             return False
         vector = self.cold_start.vector(listing) if listing is not None else None
-        row, before = self.announced.get(listing_id, (None, None))
+        before = self.announced.get(listing_id)
         if vector is None or listing is None:
-            if row is None:
+            if before is None:
                 return False
-            del self.announced[listing_id]
+            self.announced.drop(listing_id)
             if own is None:
                 del self.row[listing_id]
             else:
@@ -146,7 +155,14 @@ class Bundle:
             return True
         if listing == before:
             return False
-        self.announced[listing_id] = (self.space.put(listing_id, vector), listing)
+        row = self.space.put(
+            listing_id,
+            vector,
+            price=listing.price,
+            type=self.types.code(listing, self.listings),
+            market=listing.market,
+        )
+        self.announced.put(listing_id, row - len(self.listings), listing)
         return True
 
     def nearest(
@@ -157,16 +173,15 @@ class Bundle:
         Within `market` where one is given, without the rows in `exclude`. The bundle's own listings come from its
         index, announced ones are compared one by one. Raises UserError where the index is broken.
         """
-        rows, similarities = self.index.nearest(vector, k, market=market, exclude=exclude)
-        new = [
-            row
-            for row, listing in list(self.announced.values())  # another thread may announce meanwhile
-            if row not in exclude and (market is None or listing.market == market)
-        ]
-        if not new:
+        query = np.asarray(vector, np.float32)
+        rows, similarities = self.index.nearest(query, k, market=market, exclude=exclude)
+        if not self.announced:
             return rows, similarities
-        rows = np.concatenate([rows, np.array(new, np.int64)])
-        similarities = self.vectors[rows] @ np.asarray(vector, np.float32)
+        size = len(self.listings)
+        others = {row - size for row in exclude if row >= size}
+        places, theirs = self.announced.nearest(self.vectors[size:], query, k, market=market, exclude=others)
+        rows = np.concatenate([rows, places + size])
+        similarities = np.concatenate([similarities, theirs])
         best = np.lexsort((rows, -similarities))[:k]
         return rows[best], similarities[best]
 
@@ -176,7 +191,13 @@ class Bundle:
 
 
 def assemble(
-    *, listings: Listings, vectors: Floats, ranker: Ranker, training: Training, encoder: Mean | None = None
+    *,
+    listings: Listings,
+    vectors: Floats,
+    ranker: Ranker,
+    training: Training,
+    encoder: Mean | None = None,
+    types: Types = NONE,
 ) -> Bundle:
     """A bundle in memory, not yet named. Raises ValueError where rows are not of unit length or zero, or differ in number."""
     vectors = np.ascontiguousarray(vectors, np.float32)
@@ -189,19 +210,27 @@ def assemble(
     manifest = Manifest(
         dimensions=vectors.shape[1], listings=len(listings), encoder=settings, training=training
     )
-    space = Space(listings.row, vectors)
-    return Bundle("", manifest, listings, space, Encoder(settings, space), ranker)
+    space = _space(listings, vectors, types)
+    return Bundle("", manifest, listings, space, Encoder(settings, space), ranker, types=types)
 
 
-def write(folder: Path, bundle: Bundle, *, threads: int = 1) -> Path:
+def _space(listings: Listings, vectors: Floats, types: Types) -> Space:
+    prices = listings.columns.price or [None] * len(listings)
+    log_prices = np.fromiter(map(log_price, prices), np.float32, len(listings))
+    return Space(listings.row, vectors, log_prices, types.of(listings), listings.columns.market)
+
+
+def write(
+    folder: Path, bundle: Bundle, *, threads: int = 1, on_raise: Callable[[str], None] = lambda line: None
+) -> Path:
     """Write an assembled bundle to `folder/<name>`, whole or not at all, and make it `folder/current`; its path.
 
-    Raises UserError where the folder can't be written.
+    `on_raise` is told where the index has to be walked further to find enough. Raises UserError where the folder can't be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".bundle-", dir=folder) as part:
-            name = _write(Path(part), bundle, threads)
+            name = _write(Path(part), bundle, threads, on_raise)
             path = folder / name
             if not path.exists():
                 os.rename(part, path)
@@ -213,14 +242,18 @@ def write(folder: Path, bundle: Bundle, *, threads: int = 1) -> Path:
     return path
 
 
-def _write(part: Path, bundle: Bundle, threads: int) -> str:
+def _write(part: Path, bundle: Bundle, threads: int, on_raise: Callable[[str], None]) -> str:
     """The files of the bundle; its name."""
     (part / VECTORS).write_bytes(safetensors.numpy.save({"vectors": bundle.vectors}))
     (part / LISTINGS).write_bytes(bundle.listings.encode())
     (part / RANKER).write_bytes(bundle.ranker.encode())
-    Index.build(bundle.vectors, bundle.listings, threads=threads).save(part)
+    if bundle.types is not NONE:
+        (part / TYPES).write_bytes(bundle.types.encode())
+    index = Index.build(bundle.vectors, bundle.listings, threads=threads)
+    index.save(part)
+    measured = index.measure(np.random.default_rng(bundle.manifest.training.seed or 0), on_raise)
     files = {path.name: _hash(path) for path in sorted(part.iterdir())}
-    manifest = msgspec.structs.replace(bundle.manifest, files=files)
+    manifest = msgspec.structs.replace(bundle.manifest, index=measured, files=files)
     content = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1)
     (part / MANIFEST).write_bytes(content)
     return _name(content)
@@ -250,27 +283,40 @@ def load(path: Path) -> Bundle:
     """
     folder = find(Path(path))
     content = _read(folder, MANIFEST)
-    try:
-        version = msgspec.json.decode(content, type=_Version).version
-        if version != VERSION:
-            raise UserError(f"{folder}: a bundle of version {version}; this program reads {VERSION}")
-        manifest = msgspec.json.decode(content, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder / MANIFEST}: not a bundle's manifest: {error}") from None
+    manifest = _manifest(folder, content)
     name = _name(content)
     if NAME.fullmatch(folder.name) and folder.name != name:
         raise UserError(f"{folder}: the manifest was changed: a bundle is named by its hash, here {name}")
-    files = {name: _check(folder, name, manifest) for name in (VECTORS, LISTINGS, RANKER)}
+    read = [VECTORS, LISTINGS, RANKER, *([TYPES] if TYPES in manifest.files else [])]
+    files = {name: _check(folder, name, manifest) for name in read}
     try:
         vectors = safetensors.numpy.load(files[VECTORS])["vectors"]
         listings = listings_.decode(files[LISTINGS])
         ranker = ranker_.decode(files[RANKER])
+        types = types_.decode(files[TYPES]) if TYPES in files else NONE
     except (msgspec.MsgspecError, SafetensorError, UnicodeDecodeError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: {error}") from None
     if vectors.dtype != np.float32 or vectors.shape != (len(listings), manifest.dimensions):
         raise UserError(f"{folder}: {len(listings)} listings, but vectors of {vectors.dtype} {vectors.shape}")
-    space = Space(listings.row, vectors)
-    return Bundle(name, manifest, listings, space, Encoder(manifest.encoder, space), ranker, folder)
+    space = _space(listings, vectors, types)
+    encoder = Encoder(manifest.encoder, space)
+    return Bundle(name, manifest, listings, space, encoder, ranker, folder, types)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`, alone. Raises UserError as `load` does."""
+    folder = find(path)
+    return _manifest(folder, _read(folder, MANIFEST))
+
+
+def _manifest(folder: Path, content: bytes) -> Manifest:
+    try:
+        version = msgspec.json.decode(content, type=_Version).version
+        if version != VERSION:
+            raise UserError(f"{folder}: a bundle of version {version}; this program reads {VERSION}")
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / MANIFEST}: not a bundle's manifest: {error}") from None
 
 
 def _name(manifest: bytes) -> str:

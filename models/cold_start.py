@@ -13,8 +13,6 @@ from models.listings import Listing, Listings
 
 NEIGHBOURS = 3
 MILES = 10.0
-RANGES = 5
-"""A market's prices fall into so many ranges, each of as many listings."""
 EARTH_MILES = 3_958.8
 
 Floats = npt.NDArray[np.float32]
@@ -25,23 +23,19 @@ class _Market:
     """The listings of a market that have a vector and a place."""
 
     def __init__(self, listings: Listings, rows: Rows) -> None:
-        prices = [price for row in rows.tolist() if (price := listings.price(row)) is not None]
-        self.edges = np.quantile(prices, np.arange(1, RANGES) / RANGES) if prices else np.empty(0)
+        self.listings = listings
         self.rows = rows
         self.places = np.radians(np.array([listings.place(row) for row in rows.tolist()]))
         self.alike: dict[tuple[str | None, int], list[int]] = {}
         """Indices into `rows`, by type and price range."""
         for at, row in enumerate(rows.tolist()):
-            key = (listings.type(row), self.range(listings.price(row)))
+            key = (listings.type(row), listings.ranges[row])
             self.alike.setdefault(key, []).append(at)
-
-    def range(self, price: float | None) -> int:
-        """The price range; -1 is that of listings without a price."""
-        return -1 if price is None else int(np.searchsorted(self.edges, price, side="right"))
 
     def nearest(self, listing: Listing) -> Rows:
         """The rows of the neighbours."""
-        alike = np.array(self.alike.get((listing.type, self.range(listing.price)), ()), np.int64)
+        key = (listing.type, self.listings.range_of(listing.market, listing.price))
+        alike = np.array(self.alike.get(key, ()), np.int64)
         if not len(alike) or listing.latitude is None or listing.longitude is None:
             return np.empty(0, np.int64)
         place = np.radians((listing.latitude, listing.longitude))

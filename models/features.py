@@ -1,21 +1,27 @@
-"""The ranking features: what is known of each candidate at the moment of a search, in numpy.
+"""The ranking features: what is known of each candidate at the moment of a search, computed by the kernel.
 
 One row a candidate, one column a feature; `FEATURES` names the columns and says where the knots of each are, on
 which the ranker stands its weights. What is not known has a value of its own, one whole step below the others, so
 that the ranker learns what "not known" is worth.
+
+The eight of Airbnb (Grbovic and Cheng, KDD 2018, section 4.4 and table 6) are `clicked` to `user_type`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from models.sessions import Action, Session, Shown
+from models import _kernel
+from models.space import Space
+
+if TYPE_CHECKING:
+    from models.profile import Profile
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 
@@ -30,101 +36,86 @@ class Feature(NamedTuple):
 
 
 KNOTS = 24
+
+
+def _similarity(name: str) -> Feature:
+    return Feature(name, -1.2, 0.1, True)
+
+
 FEATURES = (
     Feature("position", 0.0, 0.5, False),
-    Feature("similarity", -1.2, 0.1, True),
+    Feature("caller_score", -4.0, 0.5, False),
+    _similarity("similarity"),
+    _similarity("clicked"),
+    _similarity("long_clicked"),
+    _similarity("skipped"),
+    _similarity("wishlisted"),
+    _similarity("inquired"),
+    _similarity("booked"),
+    _similarity("last_long_click"),
+    _similarity("user_type"),
     Feature("recency", 0.0, 1.0, True),
     Feature("recency_outside", 0.0, 1.0, True),
     Feature("frequency", 0.0, 1.0, True),
     Feature("distance", -6.0, 0.5, True),
-    Feature("caller_score", -4.0, 0.5, False),
+    Feature("price", -3.0, 0.25, True),
 )
 """position: log2 of the place in the caller's list, from 1.
-similarity: of the session's vector and the candidate's; -1.2 where one is missing.
+caller_score: standardised within the list; 0 where not every candidate has one, or they are too large for that.
+similarity: of the open session's vector, the encoder's, and the candidate's; -1.2 where one is missing.
+clicked, long_clicked, skipped, wishlisted, inquired, booked: the candidate's similarity to what the visitor did so in
+two weeks, this visit included: to the centroid in each market, and of these the greatest.
+last_long_click: to the last listing the visitor stayed with for a minute.
+user_type: of the visitor's type and the candidate's, whose vectors have a space of their own.
 recency: one, and how many other listings were acted on since the candidate was; 0 where it was not, or
 recency_outside: has it instead, where the session's newest action was not in a search's results.
 frequency: how often the candidate was acted on in this session.
 distance: how far below the listing of this list that was acted on last, as sign * log2(1 + places), where the last
 search's results are in this list too, so that the visitor may be going on down; -6 where not.
-caller_score: standardised within the list; 0 where not every candidate has one, or they are too large for that."""
+price: log2 of how many times dearer than the geometric mean of what was acted on in this session; -3 where unknown."""
 NAMES = tuple(feature.name for feature in FEATURES)
-POSITION, SIMILARITY, RECENCY, RECENCY_OUTSIDE, FREQUENCY, DISTANCE, CALLER_SCORE = range(len(FEATURES))
-NO_SIMILARITY = FEATURES[SIMILARITY].low
-NO_DISTANCE = FEATURES[DISTANCE].low
-
-_LONGEST = 1_024
-_LOG_POSITION = np.log2(np.arange(1, _LONGEST + 1)).astype(np.float32)
-_BELOW = np.arange(-_LONGEST, _LONGEST + 1)
-_LOG_DISTANCE = np.clip(np.sign(_BELOW) * np.log2(1 + np.abs(_BELOW)), -5.5, 5.5).astype(np.float32)
+(
+    POSITION,
+    CALLER_SCORE,
+    SIMILARITY,
+    CLICKED,
+    LONG_CLICKED,
+    SKIPPED,
+    WISHLISTED,
+    INQUIRED,
+    BOOKED,
+    LAST_LONG_CLICK,
+    USER_TYPE,
+    RECENCY,
+    RECENCY_OUTSIDE,
+    FREQUENCY,
+    DISTANCE,
+    PRICE,
+) = range(len(FEATURES))
 
 
 def compute(
-    *,
-    rows: Rows,
-    positions: Rows,
-    vectors: Floats,
-    row: dict[str, int],
-    session: Session,
-    vector: Floats | None,
-    scores: Sequence[float] | None = None,
+    profile: Profile, space: Space, rows: Rows, positions: Rows, scores: Doubles, prices: Doubles
 ) -> Floats:
-    """The features of the candidates in `rows`, float32 [n, F].
+    """The features of the n candidates in `rows`, float32 [F, n]: feature by feature.
 
-    `positions` are their places in the caller's list, from 1; `vector` is the session's, [d], None where there is
-    none in the space of `vectors`; `scores` are the caller's, of these candidates.
+    `positions` are their places in the caller's list, from 1; `scores` and `prices` what the caller says of them,
+    float64 [n], NaN where nothing: a listing's own price stands for one that is not said.
     """
-    # Column by column in memory: each is written and read as one run.
-    features = np.zeros((len(FEATURES), len(rows)), np.float32)
-    features[POSITION] = _LOG_POSITION.take(positions - 1, mode="clip")
-    if vector is None:
-        features[SIMILARITY] = NO_SIMILARITY
-    else:
-        similarity = vectors.take(rows, axis=0) @ vector
-        # The product of two unit vectors is next to never an exact 0: that is a listing without a vector.
-        similarity[similarity == 0] = NO_SIMILARITY
-        features[SIMILARITY] = similarity
-    features[DISTANCE] = NO_DISTANCE
-    acted = _acted_on(session, row)
-    if acted:
-        at, which = np.nonzero(rows[:, None] == np.array(list(acted), np.int64))
-        if len(at):
-            recency = RECENCY if _newest_action(session).search_id else RECENCY_OUTSIDE
-            features[recency, at] = len(acted) - which
-            features[FREQUENCY, at] = np.array(list(acted.values()), np.float32)[which]
-            if _goes_on(session, row, rows):
-                below = positions - positions[at[which.argmax()]]
-                features[DISTANCE] = _LOG_DISTANCE.take(below + _LONGEST, mode="clip")
-    if scores is not None:
-        given = np.asarray(scores, np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            spread = given.std()
-        if 0 < spread < np.inf:
-            features[CALLER_SCORE] = (given - given.mean()) / spread
-    return features.T
-
-
-def _acted_on(session: Session, row: dict[str, int]) -> dict[int, int]:
-    """How often each known listing was acted on in the session, by row; the one acted on last stands last."""
-    counts: dict[int, int] = {}
-    for event in session.events:
-        if isinstance(event, Action) and event.kind != "rejection":
-            at = row.get(event.listing_id)
-            if at is not None:
-                counts[at] = counts.pop(at, 0) + 1
-    return counts
-
-
-def _newest_action(session: Session) -> Action:
-    return next(
-        event for event in reversed(session.events) if isinstance(event, Action) and event.kind != "rejection"
+    return _kernel.features(
+        space.vectors,
+        space.log_prices,
+        space.types,
+        rows,
+        positions,
+        scores,
+        prices,
+        profile.queries,
+        profile.columns,
+        profile.type_similarities,
+        profile.acted,
+        profile.counts,
+        profile.inside,
+        profile.shown,
+        profile.log_price,
     )
-
-
-def _goes_on(session: Session, row: dict[str, int], rows: Rows) -> bool:
-    """Whether all that the session's last search showed stands in this list."""
-    last = next((event for event in reversed(session.events) if isinstance(event, Shown)), None)
-    if last is None or not last.results:
-        return False
-    shown = {row.get(listing) for listing in last.results}
-    shown.discard(None)
-    return shown <= set(rows.tolist())

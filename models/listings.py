@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
@@ -42,7 +44,9 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _decoder = msgspec.json.Decoder(Columns)
 _listing_decoder = msgspec.json.Decoder(Listing)
 NOTHING = -1
-"""The code of a listing without a market."""
+"""The code of a listing without a market, a price range or a type."""
+RANGES = 5
+"""A market's prices fall into so many ranges, each of as many listings."""
 
 
 class Listings:
@@ -66,6 +70,33 @@ class Listings:
             (codes[name] for name in names) if names else [NOTHING] * len(self.ids), np.int32, len(self.ids)
         )
         """int32 [n]: each listing's place in `markets`, or NOTHING."""
+
+    @cached_property
+    def _edges(self) -> dict[str | None, npt.NDArray[np.float64]]:
+        """Where each market's price ranges part."""
+        prices: dict[str | None, list[float]] = {}
+        for row, price in enumerate(self.columns.price or ()):
+            if price is not None:
+                prices.setdefault(self.market(row), []).append(price)
+        cuts = np.arange(1, RANGES) / RANGES
+        return {market: np.quantile(known, cuts) for market, known in prices.items()}
+
+    @cached_property
+    def ranges(self) -> list[int]:
+        """The price range of each listing in its market, 0 (the cheapest) to RANGES - 1; NOTHING without a price."""
+        ranges = np.full(len(self), NOTHING)
+        if self.columns.price is not None:
+            prices = np.array([math.nan if price is None else price for price in self.columns.price])
+            for market, edges in self._edges.items():
+                code = self.markets.index(market) if market is not None else NOTHING
+                rows = np.flatnonzero((self.market_codes == code) & ~np.isnan(prices))
+                ranges[rows] = np.searchsorted(edges, prices[rows], side="right")
+        return ranges.tolist()
+
+    def range_of(self, market: str | None, price: float | None) -> int:
+        """The range that a price has in a market; NOTHING without a price, or where the market has none."""
+        edges = self._edges.get(market)
+        return NOTHING if price is None or edges is None else int(np.searchsorted(edges, price, side="right"))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -139,9 +170,3 @@ def collect(listings: Iterable[Listing]) -> Listings:
     names = [name for name in Columns.__struct_fields__ if name != "listing_id"]
     columns = {name: column(name) for name in names}
     return Listings(Columns(listing_id=[listing.listing_id for listing in rows], **columns))  # type: ignore[arg-type]
-
-
-def rows_of(listings: Listings, ids: Sequence[str]) -> list[int]:
-    """The row of each id, -1 where it is unknown."""
-    get = listings.row.get
-    return [get(listing, -1) for listing in ids]

@@ -1,48 +1,96 @@
-"""The space of the listings' vectors: a bundle's rows, and behind them those of listings announced since."""
+"""The space of the listings: by row their vectors and what features need, the bundle's rows and behind them those of
+listings announced since."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from models.listings import NOTHING
+
 Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int32]
 
 
 class Space:
-    """Rows by listing id, and `vectors`, float32 [m, d], by row.
+    """Rows by listing id, and by row `vectors`, `log_prices`, `types` and `markets`.
 
-    May be read by several threads while one puts: a row that is found in `row` stands in whatever `vectors` gives
+    May be read by several threads while one puts: a row that is found in `row` stands in whatever the others give
     from then on.
     """
 
-    def __init__(self, row: Mapping[str, int], vectors: Floats) -> None:
+    def __init__(
+        self,
+        row: Mapping[str, int],
+        vectors: Floats,
+        log_prices: Floats | None = None,
+        types: Codes | None = None,
+        markets: list[str | None] | None = None,
+    ) -> None:
+        size = len(vectors)
         self.row = dict(row)
         self.ids = list(row)
         """By row."""
+        self.markets: list[str | None] = list(markets) if markets is not None else [None] * size
+        """By row."""
         self._put: dict[str, int] = {}
-        self._matrix = vectors
-        self._size = len(vectors)
+        self._vectors = vectors
+        self._log_prices = log_prices if log_prices is not None else np.full(size, np.nan, np.float32)
+        self._types = types if types is not None else np.full(size, NOTHING, np.int32)
+        self._size = size
 
     @property
     def vectors(self) -> Floats:
         """float32 [m, d]: of unit length, or zeros where nothing is known of a listing."""
-        return self._matrix[: self._size]
+        return self._vectors[: self._size]
 
-    def put(self, listing_id: str, vector: Floats) -> int:
+    @property
+    def log_prices(self) -> Floats:
+        """float32 [m]: log2 of the price, NaN where it is not known."""
+        return self._log_prices[: self._size]
+
+    @property
+    def types(self) -> Codes:
+        """int32 [m]: the listing type, as `models.types` numbers them, or NOTHING."""
+        return self._types[: self._size]
+
+    def put(
+        self,
+        listing_id: str,
+        vector: Floats,
+        *,
+        price: float | None = None,
+        type: int = NOTHING,
+        market: str | None = None,
+    ) -> int:
         """Give a listing a vector, [d], in a row of its own, the same as before where it had one; the row."""
-        if (row := self._put.get(listing_id)) is not None:
-            self._matrix[row] = vector
-            self.row[listing_id] = row
-            return row
-        if self._size == len(self._matrix):
-            grown = np.zeros((self._size + max(1_024, self._size // 8), self._matrix.shape[1]), np.float32)
-            grown[: self._size] = self._matrix
-            self._matrix = grown
-        row = self._size
-        self._matrix[row] = vector
-        self._size = row + 1
-        self.ids.append(listing_id)
+        row = self._put.get(listing_id, self._size)
+        if row == len(self._vectors):
+            self._grow()
+        self._vectors[row] = vector
+        self._log_prices[row] = log_price(price)
+        self._types[row] = type
+        if row == self._size:
+            self.ids.append(listing_id)
+            self.markets.append(market)
+            self._size = row + 1
+        self.markets[row] = market
         self.row[listing_id] = self._put[listing_id] = row
         return row
+
+    def _grow(self) -> None:
+        size = self._size
+        more = max(1_024, size // 8)
+        room = np.zeros((size + more, self._vectors.shape[1]), np.float32)
+        room[:size] = self._vectors
+        self._vectors = room
+        self._log_prices = np.pad(self._log_prices, (0, more), constant_values=np.nan)
+        self._types = np.pad(self._types, (0, more), constant_values=NOTHING)
+
+
+def log_price(price: float | None) -> float:
+    """log2 of a price; NaN where there is none, or it is nothing."""
+    return math.log2(price) if price else math.nan

@@ -14,22 +14,29 @@ from models.events import Id, Timestamp
 from models.rank import Candidate
 from models.rank import Outcome as Ranking
 
-Outcome = Ranking | Literal["no-vector", "deadline", "unreadable-state", "failed"]
+Outcome = Ranking | Literal["no-vector", "deadline", "unreadable-state", "failed", "held-out", "not-held"]
 """What became of a request.
 
 ranked: by the visitor's session. unknown-user: nothing is known of them. no-session: their last event is more
 than 30 minutes before `timestamp`. no-known-candidates: the bundle knows none of the listings. no-vector: nothing
-to retrieve by, as nothing the bundle knows was clicked, or the vector is of another bundle. deadline: `min_offset`
-was not reached in time. unreadable-state: the state is of a version this program does not read. failed: the model
-failed. In all but the first the candidates come back in the caller's order.
+to retrieve by, as nothing the bundle knows was clicked, or the vector is of another bundle. deadline: it passed
+before `min_offset` was reached or the work was done. unreadable-state: the state is of a version this program does
+not read. failed: the model failed. held-out: the user's variant is the caller's own order. not-held: within a batch,
+the user's partition is another sidecar's. In all but the first the candidates come back in the caller's order.
 """
 
 MAX_CANDIDATES = 1_000
+MAX_REQUESTS = 100
+"""In one batch,"""
+MAX_BATCH_CANDIDATES = 20_000
+"""and all their candidates."""
 MAX_K = 250
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Partition = Annotated[int, msgspec.Meta(ge=0, lt=10_000)]
-Deadline = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+Deadline = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 K = Annotated[int, msgspec.Meta(ge=1, le=MAX_K)]
+Extend = Annotated[int, msgspec.Meta(ge=0, le=MAX_K)]
+Diversity = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,25 +48,48 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     partition: Partition | None = None
     """and its partition; where absent, the one of the user's state, or else that of the user id by Kafka's default."""
     deadline_ms: Deadline = 50
-    """How long to wait for `min_offset`."""
+    """How long the answer may take, waiting for `min_offset` included."""
     explain: bool = False
     """Say what each feature adds to each score."""
+    market: Id | None = None
+    """Retrieve only in this market."""
 
 
 class RankRequest(_Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Candidates in the caller's order, each listing once."""
 
     candidates: Annotated[tuple[Candidate, ...], msgspec.Meta(max_length=MAX_CANDIDATES)]
+    extend: Extend = 0
+    """So many retrieved listings are added to the caller's before ranking: behind them, as far as it counts."""
+    diversity: Diversity = 0.0
+    """How much being unlike what stands above counts against the score, on the first 50 places."""
+
+
+class BatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Several lists, at most 20,000 candidates in all."""
+
+    requests: Annotated[tuple[RankRequest, ...], msgspec.Meta(max_length=MAX_REQUESTS)]
 
 
 class RecommendRequest(_Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Asks for `k` listings that go with the visitor's session."""
 
-    market: Id | None = None
-    """Only in this market."""
     k: K = 10
     exclude_seen: bool = False
     """Leave out what was clicked or otherwise acted on in the visitor's open sessions."""
+
+
+class SimilarRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The listing, and the parameters."""
+
+    listing_id: Id
+    k: K = 10
+    market: Id | None = None
+    """Only in this market."""
+    user_id: Id | None = None
+    """Rank them for this visitor,"""
+    exclude_seen: bool = False
+    """and leave out what was acted on in their open sessions."""
 
 
 class UserState(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,19 +109,26 @@ class RankedListing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     listing_id: str
     position: int
-    caller_position: int
+    caller_position: int | None = None
+    """Absent where the caller did not name the listing."""
     score: float | None = None
     """Higher is better, comparable within the answer; absent where not ranked."""
     known: bool = True
     """False where the bundle does not know the listing: it kept its place."""
+    retrieved: bool = False
+    """It was added by `extend`."""
     contributions: dict[str, float] | None = None
     """What each feature adds to the score, where asked for."""
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     rank_id: str
-    """Names this ranking: put it into the next `search` event's `ranking`."""
+    """Names this ranking: put it, `bundle`, `variant` and `propensity` into the next `search` event's `ranking`."""
     bundle: str
+    variant: str
+    """The user's variant: `default` where the sidecar has no other,"""
+    propensity: float
+    """and the share of users who have it."""
     outcome: Outcome
     state: UserState | None
     """None where the user is unknown."""
@@ -104,6 +141,13 @@ class RankResponse(_Answer, frozen=True, kw_only=True):
     """All candidates, best first."""
 
     results: list[RankedListing]
+
+
+class BatchResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer to each request, in their order."""
+
+    answers: list[RankResponse]
+    took_ms: float
 
 
 class Recommended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,21 +167,38 @@ class RecommendResponse(_Answer, frozen=True, kw_only=True):
     results: list[Recommended]
 
 
-class Similar(msgspec.Struct, frozen=True, kw_only=True):
+class Similar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A listing near the one asked for."""
 
     listing_id: str
     position: int
     similarity: float
+    score: float | None = None
+    """Where it was ranked for a visitor."""
 
 
 class SimilarResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """The nearest listings, nearest first; none where the listing has no vector."""
+    """Near listings, nearest first, or as ranked for the visitor who is named; none where the listing has no vector."""
 
     listing_id: str
     bundle: str
+    outcome: Outcome | Literal["nearest"]
+    """nearest: no visitor was named."""
     results: list[Similar]
     took_ms: float
+
+
+class Partitions(msgspec.Struct, frozen=True, kw_only=True):
+    """Which users' states are here."""
+
+    partitions: int
+    """How many `clicks` has; 0 while that is not known."""
+    held: list[int]
+    """Those followed here."""
+    peers: dict[str, list[int]]
+    """Who holds others, by address, as far as this sidecar was told."""
+    how: str = "murmur2(user_id in UTF-8, seed 0x9747b28c) & 0x7fffffff % partitions"
+    """Where a user is found: the partition of their events on `clicks`, which is this where Kafka's default put them."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -214,3 +275,5 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
     field: str | None = None
     """The part of the request that is wrong: `$.candidates[3].listing_id` in its body, or a parameter's name."""
+    partition: int | None = None
+    """The user's, where another sidecar holds it."""

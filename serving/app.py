@@ -6,29 +6,67 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.events import Id
-from serving import api
+from serving import access, api
 from serving.health import Health
 from serving.metrics import Metrics
-from serving.problems import Refused, decode, read
+from serving.posts import post
+from serving.problems import MAX_BATCH_BODY, MAX_BODY, Gone, Refused, named
 from serving.ranking import Ranking
 
 log = logging.getLogger("insession.serving")
 
-Handler = Callable[[Request, float], Awaitable[tuple[str, bytes]]]
+Handler = Callable[[Request, float], tuple[str, bytes]]
 """Takes a request and when it came (time.perf_counter); gives the outcome, for the metrics, and the JSON answer."""
 
 _encode = msgspec.json.Encoder().encode
 _rank_decoder = msgspec.json.Decoder(api.RankRequest)
+_batch_decoder = msgspec.json.Decoder(api.BatchRequest)
 _recommend_decoder = msgspec.json.Decoder(api.RecommendRequest)
+
+
+class App:
+    """The application. What ranks is reached without a framework on its way; Starlette has the rest."""
+
+    def __init__(self, starlette: Starlette, posts: dict[str, ASGIApp], token: bytes = b"") -> None:
+        self.routes = starlette.routes
+        self._starlette = starlette
+        self._posts = posts
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if self._token:
+                try:
+                    access.check(scope, self._token)
+                except Refused as refused:
+                    await refused.response()(scope, receive, send)
+                    return
+            route = self._posts.get(scope["path"])
+            if route is not None and scope["method"] == "POST":
+                await route(scope, receive, send)
+                return
+        await self._starlette(scope, receive, send)
+
+
+class _Posted:
+    """A route as Starlette sees it: to refuse other methods, and to be listed."""
+
+    def __init__(self, route: ASGIApp) -> None:
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._route(scope, receive, send)
 
 
 def build(
@@ -38,24 +76,38 @@ def build(
     *,
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]] | None = None,
     pages: Sequence[BaseRoute] = (),
-) -> Starlette:
-    """The application, with `pages` beside the API's routes."""
+    token: str = "",
+    shared: int | None = None,
+) -> App:
+    """The application, with `pages` beside the API's routes; with a `token` for those who bear it.
 
-    async def rank(request: Request, begun: float) -> tuple[str, bytes]:
-        answer = await ranking.rank(decode(_rank_decoder, await read(request)), _now(), begun)
+    `shared` is the port where other processes answer too, and metrics therefore are not to be had.
+    """
+
+    async def rank(request: api.RankRequest, now: int, begun: float) -> tuple[str, bytes]:
+        answer = await ranking.rank(request, now, begun)
         return answer.outcome, _encode(answer)
 
-    async def recommend(request: Request, begun: float) -> tuple[str, bytes]:
-        answer = await ranking.recommend(decode(_recommend_decoder, await read(request)), _now(), begun)
-        return answer.outcome, _encode(answer)
-
-    async def similar(request: Request, begun: float) -> tuple[str, bytes]:
-        listing, market = _path(request, "listing_id"), request.query_params.get("market")
-        answer = ranking.similar(listing, _parameter(request, "k", api.K, 10), market, begun)
+    async def batch(request: api.BatchRequest, now: int, begun: float) -> tuple[str, bytes]:
+        answer = await ranking.batch(request, now, begun)
+        for one in answer.answers:
+            metrics.outcomes.labels("batch", one.outcome).inc()
         return "answered", _encode(answer)
 
-    async def user(request: Request, begun: float) -> tuple[str, bytes]:
+    async def recommend(request: api.RecommendRequest, now: int, begun: float) -> tuple[str, bytes]:
+        answer = await ranking.recommend(request, now, begun)
+        return answer.outcome, _encode(answer)
+
+    def similar(request: Request, begun: float) -> tuple[str, bytes]:
+        given = {**request.query_params, "listing_id": request.path_params["listing_id"]}
+        answer = ranking.similar(_converted(given, api.SimilarRequest), _now(), begun)
+        return answer.outcome, _encode(answer)
+
+    def user(request: Request, begun: float) -> tuple[str, bytes]:
         return "answered", _encode(ranking.user(_path(request, "user_id"), _now()))
+
+    def partitions(request: Request, begun: float) -> tuple[str, bytes]:
+        return "answered", _encode(ranking.partitions())
 
     async def healthz(request: Request) -> Response:
         return Response(_encode(api.Health()), media_type="application/json")
@@ -65,6 +117,9 @@ def build(
         return Response(_encode(answer), 200 if answer.ready else 503, media_type="application/json")
 
     async def prometheus(request: Request) -> Response:
+        if shared is not None and (request.scope.get("server") or (None, None))[1] == shared:
+            says = "several processes answer here: ask each at its own port, the ones after this"
+            raise Refused(404, says)
         health.measure(_now())
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -72,14 +127,16 @@ def build(
         async def endpoint(request: Request) -> Response:
             begun = time.perf_counter()
             try:
-                if unknown := request.query_params.keys() - {*parameters}:
+                given = [key for key, _ in request.query_params.multi_items()]
+                if unknown := set(given) - {*parameters}:
                     raise Refused(400, "there is no such parameter", field=min(unknown))
-                outcome, body = await handler(request, begun)
+                if len(given) > len(set(given)):
+                    twice = next(key for key in given if given.count(key) > 1)
+                    raise Refused(400, "this parameter is given twice", field=twice)
+                outcome, body = handler(request, begun)
                 response = Response(body, media_type="application/json")
             except Refused as refused:
-                outcome, response = "refused", refused.response()
-            except ClientDisconnect:
-                outcome, response = "gone", Response(status_code=499)
+                outcome, response = refused.outcome, refused.response()
             except Exception:
                 log.exception("%s failed", name)
                 outcome, response = "error", Refused(500, "see the sidecar's log").response()
@@ -88,22 +145,30 @@ def build(
 
         return endpoint
 
+    posts = {
+        "/v1/rank": post("rank", _rank_decoder, rank, metrics, MAX_BODY),
+        "/v1/rank/batch": post("batch", _batch_decoder, batch, metrics, MAX_BATCH_BODY),
+        "/v1/recommend": post("recommend", _recommend_decoder, recommend, metrics, MAX_BODY),
+    }
     app = Starlette(
         routes=[
-            Route("/v1/rank", measured("rank", rank), methods=["POST"]),
-            Route("/v1/recommend", measured("recommend", recommend), methods=["POST"]),
-            Route("/v1/similar/{listing_id:path}", measured("similar", similar, "k", "market")),
+            *(Route(path, _Posted(route), methods=["POST"]) for path, route in posts.items()),
+            Route(
+                "/v1/similar/{listing_id:path}",
+                measured("similar", similar, "k", "market", "user_id", "exclude_seen"),
+            ),
             Route("/v1/users/{user_id:path}", measured("users", user)),
+            Route("/v1/partitions", measured("partitions", partitions)),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", prometheus),
             *pages,
         ],
-        exception_handlers={HTTPException: _problem, Refused: _refused},
+        exception_handlers={HTTPException: _problem, Refused: _refused, Gone: _gone},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return app
+    return App(app, posts, token.encode())
 
 
 def _path(request: Request, name: str) -> str:
@@ -114,15 +179,16 @@ def _path(request: Request, name: str) -> str:
         raise Refused(400, str(error), field=name) from None
 
 
-def _parameter(request: Request, name: str, type_: object, default: int) -> int:
-    """A number in the query."""
-    value = request.query_params.get(name)
-    if value is None:
-        return default
+T = TypeVar("T")
+
+
+def _converted(given: dict[str, str], type_: type[T]) -> T:
+    """Parameters, by name, as their type."""
     try:
-        return int(msgspec.convert(value, type_, strict=False))
+        return msgspec.convert(given, type_, strict=False)
     except msgspec.ValidationError as error:
-        raise Refused(400, str(error), field=name) from None
+        says, field = named(error)
+        raise Refused(400, says, field=field.removeprefix("$.")) from None
 
 
 async def _problem(request: Request, error: Exception) -> Response:
@@ -141,6 +207,10 @@ async def _problem(request: Request, error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return error.response()
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)
 
 
 def _now() -> int:

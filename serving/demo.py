@@ -121,12 +121,12 @@ class Demo:
         return _json(markets or [Market(name=EVERYWHERE, listings=len(listings))])
 
     async def _search(self, request: Request) -> Response:
-        market = decode(_searches, await read(request)).market
+        market = decode(_searches, await read(request.scope, request.receive)).market
         return _json(SearchResponse(search_id=secrets.token_hex(8), candidates=self._hits(market)))
 
     async def _events(self, request: Request) -> Response:
         """Put an event on `clicks`. The page says what happened; the time and the event's id are given here."""
-        said = decode(_objects, await read(request))
+        said = decode(_objects, await read(request.scope, request.receive))
         said |= {"event_id": f"page-{secrets.token_hex(8)}", "timestamp": time.time_ns() // 1_000_000}
         value, user = msgspec.json.encode(said), str(said.get("user_id", "")).encode()
         try:

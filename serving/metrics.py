@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from models.index import Measured
 
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -10,7 +14,7 @@ BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.
 class Metrics:
     """The sidecar's metrics, in a registry of their own."""
 
-    def __init__(self, bundle: str) -> None:
+    def __init__(self, bundle: str, index: Measured | None = None) -> None:
         self.registry = registry = CollectorRegistry()
         self._requests = Histogram(
             "insession_request_seconds",
@@ -20,6 +24,20 @@ class Metrics:
             registry=registry,
         )
         self._children: dict[tuple[str, str], Histogram] = {}
+        self.outcomes = Counter(
+            "insession_outcomes_total",
+            "What became of the requests within batches",
+            ("route", "outcome"),
+            registry=registry,
+        )
+        self.unknown_listings = Counter(
+            "insession_unknown_listings_total", "Candidates that the bundle did not know", registry=registry
+        )
+        self.stale = Counter(
+            "insession_stale_answers_total",
+            "Answers without the vector, of another bundle",
+            registry=registry,
+        )
         self.updates = Counter(
             "insession_updates_total", "Keys that records of a topic changed", ("topic",), registry=registry
         )
@@ -39,6 +57,12 @@ class Metrics:
             registry=registry,
         )
         self.ready = Gauge("insession_ready", "1 once caught up", registry=registry)
+        self._recall = Gauge(
+            "insession_index_recall",
+            "Of the 100 listings nearest to a vector, the share that the index was measured to find when it was built: over all listings, and in the worst of the large markets and them",
+            ("of",),
+            registry=registry,
+        )
         self.recomputed = Counter(
             "insession_vectors_recomputed_total",
             "Users whose vectors were brought to another bundle, at once and not one by one as they came",
@@ -50,12 +74,14 @@ class Metrics:
             registry=registry,
         )
         self._bundle = Gauge("insession_bundle", "The bundle in use", ("bundle",), registry=registry)
-        self.use(bundle)
+        self.use(bundle, index)
 
-    def use(self, bundle: str) -> None:
-        """Say which bundle is in use."""
+    def use(self, bundle: str, index: Measured | None = None) -> None:
+        """Say which bundle is in use, and how good its index is."""
         self._bundle.clear()
         self._bundle.labels(bundle).set(1)
+        self._recall.labels("all").set(index.recall_at_100 if index else math.nan)
+        self._recall.labels("worst").set(index.worst_recall_at_100 if index else math.nan)
 
     def observe(self, route: str, outcome: str, seconds: float) -> None:
         """Count an answer and its time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +10,13 @@ import msgspec
 
 from models.events import Id
 from serving import api
-from serving.problems import MAX_BODY, TYPES
+from serving.access import OPEN
+from serving.problems import MAX_BATCH_BODY, MAX_BODY, PROBLEM, TYPES
 
 VERSION = "1.0.0"
 """Of the API, not of the program."""
 REF = "#/components/schemas/{name}"
-JSON, PROBLEM = "application/json", "application/problem+json"
+JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,11 @@ class Operation:
     problems: tuple[int, ...] = ()
     responses: dict[int, str] = field(default_factory=dict)
     """Other statuses with the same response, and what they mean."""
+    limit: int = MAX_BODY
+    """Bytes a body may have."""
 
+
+ELSEWHERE = (307, 421)
 
 OPERATIONS = (
     Operation(
@@ -41,7 +47,16 @@ OPERATIONS = (
         "Rank the caller's candidates for a visitor, by what they did in this visit",
         api.RankResponse,
         api.RankRequest,
-        problems=(400, 413),
+        problems=(400, 408, 413, 422, *ELSEWHERE),
+    ),
+    Operation(
+        "post",
+        "/v1/rank/batch",
+        "Rank several lists, each for its visitor",
+        api.BatchResponse,
+        api.BatchRequest,
+        problems=(400, 408, 413, 422),
+        limit=MAX_BATCH_BODY,
     ),
     Operation(
         "post",
@@ -49,7 +64,7 @@ OPERATIONS = (
         "Retrieve listings that go with a visitor's session, and rank them",
         api.RecommendResponse,
         api.RecommendRequest,
-        problems=(400, 413),
+        problems=(400, 408, 413, 422, *ELSEWHERE),
     ),
     Operation(
         "get",
@@ -59,9 +74,11 @@ OPERATIONS = (
         parameters={
             "listing_id": ("path", Id, "the listing"),
             "k": ("query", api.K, "how many, 10 where absent"),
-            "market": ("query", str, "only in this market"),
+            "market": ("query", Id, "only in this market"),
+            "user_id": ("query", Id, "rank them for this visitor,"),
+            "exclude_seen": ("query", bool, "and leave out what was acted on in their open sessions"),
         },
-        problems=(400, 404),
+        problems=(400, 404, *ELSEWHERE),
     ),
     Operation(
         "get",
@@ -69,7 +86,13 @@ OPERATIONS = (
         "What is known of a user",
         api.UserResponse,
         parameters={"user_id": ("path", Id, "the user")},
-        problems=(400, 404),
+        problems=(400, 404, *ELSEWHERE),
+    ),
+    Operation(
+        "get",
+        "/v1/partitions",
+        "Which users' states are here, and how a user's partition is found",
+        api.Partitions,
     ),
     Operation("get", "/healthz", "Whether the process is up", api.Health),
     Operation(
@@ -103,13 +126,23 @@ def document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "http://127.0.0.1:8080"}],
+        "security": [{}, {"token": []}],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Needed where the sidecar was given INSESSION_TOKEN.",
+                }
+            },
+        },
     }
 
 
 def _operation(operation: Operation, schema: dict[str, Any]) -> dict[str, Any]:
-    name = operation.path.strip("/").removeprefix("v1/").split("/")[0]
+    name = re.sub(r"/{.*?}", "", operation.path.strip("/").removeprefix("v1/")).replace("/", "_")
     described: dict[str, Any] = {"operationId": name, "summary": operation.summary}
     if operation.parameters:
         described["parameters"] = [
@@ -125,7 +158,7 @@ def _operation(operation: Operation, schema: dict[str, Any]) -> dict[str, Any]:
     if operation.request is not None:
         described["requestBody"] = {
             "required": True,
-            "description": f"At most {MAX_BODY} bytes.",
+            "description": f"At most {operation.limit} bytes.",
             "content": {JSON: {"schema": schema[repr(operation.request)]}},
         }
     content = (
@@ -137,7 +170,9 @@ def _operation(operation: Operation, schema: dict[str, Any]) -> dict[str, Any]:
     for status, says in operation.responses.items():
         responses[str(status)] = {"description": says, "content": content}
     problem = {PROBLEM: {"schema": schema[repr(api.Problem)]}}
-    for status in operation.problems:
+    if operation.path in OPEN:
+        described["security"] = []
+    for status in (*operation.problems, *(() if operation.path in OPEN else (401,))):
         responses[str(status)] = {"description": TYPES[status][1], "content": problem}
     responses["default"] = {"description": "Another problem", "content": problem}
     described["responses"] = responses

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -23,12 +23,15 @@ from models.store import Store
 from models.topics import Topics
 from serving import app, demo
 from serving.cluster import Client
+from serving.connection import IDLE_SECONDS, LOOK_SECONDS, Connection, look
 from serving.follower import Follower
 from serving.health import Health
 from serving.metrics import Metrics
+from serving.partitions import Peers
 from serving.ranking import Ranking
 from serving.shadow import Shadow
 from serving.states import States
+from serving.variants import Variants
 from serving.watch import Watch, tried
 
 log = logging.getLogger("insession.serving")
@@ -47,12 +50,20 @@ def run(
     state: Path,
     host: str,
     port: int,
+    token: str = "",
+    variants: Variants | None = None,
+    peers: Peers | None = None,
+    log_users: bool = False,
+    sockets: Sequence[socket.socket] | None = None,
+    started: Callable[[], None] | None = None,
     held: frozenset[int] | None = None,
     shadow: Path | None = None,
     shadow_share: float = 0.0,
     page: bool = False,
 ) -> None:
     """Serve until told to end. Prints where, once requests are answered; `port` 0 is a free one.
+
+    As one of several processes it is given the `sockets`, the shared one first, and what to call once it has `started`.
 
     UserError where the bundle can't be read, the port is taken or another process has the store.
     """
@@ -62,17 +73,28 @@ def run(
     beside = bundles.load(shadow) if shadow is not None else None
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()  # what is loaded now stays: collections need not look at it again
-    listening = listen(host, port)
+    dealt = variants or Variants()
+    own = {one.name: bundles.load(one.bundle) for one in dealt.all if one.bundle is not None}
+    listening = list(sockets) if sockets is not None else [listen(host, port)]
     with contextlib.closing(Store(state)) as store:
-        metrics = Metrics(loaded.name)
+        metrics = Metrics(loaded.name, loaded.manifest.index)
         shadowing = Shadow(beside, shadow_share, metrics) if beside is not None else None
-        ranking = Ranking(loaded, States(store.get, held), shadowing)
+        ranking = Ranking(
+            loaded,
+            States(store.get, held),
+            metrics=metrics,
+            variants=dealt,
+            bundles=own,
+            peers=peers or {},
+            log_users=log_users,
+            shadow=shadowing,
+        )
         follower = Follower(client, topics, store, ranking.states, metrics, loaded, beside)
 
         def switch(new: Bundle) -> None:
             log.info("bundle %s in place of %s", new.name, ranking.bundle.name)
             ranking.bundle = new
-            metrics.use(new.name)
+            metrics.use(new.name, new.manifest.index)
             gc.freeze()
 
         watch = Watch(current, lambda new: follower.take(new, switch), follower.status, metrics)
@@ -97,34 +119,51 @@ def run(
             metrics,
             lifespan=lifespan,
             pages=shown.routes() if shown else (),
+            token=token,
+            shared=listening[0].getsockname()[1] if len(listening) > 1 else None,
         )
         config = uvicorn.Config(
             application,
             loop="uvloop",
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="on",
             access_log=False,
             log_config=None,
             server_header=False,
             date_header=False,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(uvicorn.Server(config), listening))
+            runner.run(_serve(uvicorn.Server(config), listening, started))
 
 
-async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
+async def _serve(
+    server: uvicorn.Server, listening: list[socket.socket], started: Callable[[], None] | None
+) -> None:
     # uvicorn drains, then raises the signal again for whoever handled it before: us, so that we end with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    where = address(listening[0])
+    serving = asyncio.create_task(server.serve(sockets=listening))
     while not server.started and not serving.done():
         await asyncio.sleep(0.005)
-    if server.started:
-        host, port = listening.getsockname()[:2]
-        print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    if server.started and started is not None:
+        started()
+    elif server.started:
+        print(f"serving on {where}", flush=True)
+    loop = asyncio.get_running_loop()
+    while not serving.done():
+        look(server.server_state.connections, loop.time())
+        await asyncio.wait([serving], timeout=LOOK_SECONDS)
     await serving
+
+
+def address(listening: socket.socket) -> str:
+    """The URL of a socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def listen(host: str, port: int) -> socket.socket:

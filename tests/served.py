@@ -38,7 +38,7 @@ class Served:
         self.states.set(1, {0: applied(10)})
         self.status = Status(caught_up=True, problem="", behind=0, seen=NOW, users=1)
         self.metrics = Metrics(bundle.name)
-        self.ranking = Ranking(bundle, self.states)
+        self.ranking = Ranking(bundle, self.states, self.metrics)
         self.app: Starlette = app.build(
             self.ranking, Health(self.status, self.ranking, self.metrics), self.metrics
         )

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from models.events import Forget
+from models.index import Measured
 from models.rank import Candidate, rank
 from models.sessions import WINDOWS, apply
 from models.states import user_key
 from models.visitor import Visitor
 from serving import api
+from serving.metrics import Metrics
 from serving.problems import MAX_BODY
 from tests.made import START, a_bundle
 from tests.served import BUNDLE, NOW, USER, Client, Served, applied
@@ -69,7 +71,8 @@ def test_rank_answers_what_the_floor_ranks(client: Client) -> None:
     assert answer["outcome"] == "ranked"
     assert order(answer) == [LIST[at] for at in same.order]
     assert same.scores is not None
-    assert [result["score"] for result in answer["results"]] == [same.scores[at] for at in same.order]
+    scores = [same.scores[at] for at in same.order]
+    assert [result["score"] for result in answer["results"]] == pytest.approx(scores, abs=1e-6)
     assert [result["position"] for result in answer["results"]] == list(range(1, 21))
     assert [result["caller_position"] for result in answer["results"]] == [at + 1 for at in same.order]
     assert answer["bundle"] == BUNDLE.name
@@ -103,8 +106,9 @@ def test_an_unknown_user_gets_the_callers_order(client: Client) -> None:
     assert "score" not in answer["results"][0]
 
 
-def test_after_the_gap_there_is_no_session(client: Client) -> None:
-    answer = ranked(client, timestamp=USER.as_of + WINDOWS.gap + 1)
+def test_after_the_gap_the_session_is_history_and_after_two_weeks_nothing(client: Client) -> None:
+    assert ranked(client, timestamp=USER.as_of + WINDOWS.gap + 1)["outcome"] == "ranked"
+    answer = ranked(client, timestamp=USER.as_of + WINDOWS.history + 1)
     assert answer["outcome"] == "no-session"
     assert order(answer) == LIST
     assert ranked(client, timestamp=USER.as_of + WINDOWS.gap)["outcome"] == "ranked"
@@ -143,7 +147,7 @@ def test_a_model_that_fails_gives_the_callers_order(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(BUNDLE.ranker, "contributions", fail)
+    monkeypatch.setattr(BUNDLE.ranker, "scores", fail)
     answer = ranked(client)
     assert answer["outcome"] == "failed"
     assert order(answer) == LIST
@@ -151,7 +155,7 @@ def test_a_model_that_fails_gives_the_callers_order(
 
 
 def test_an_offset_that_is_applied_is_not_waited_for(client: Client) -> None:
-    assert ranked(client, min_offset=9, deadline_ms=0)["outcome"] == "ranked"
+    assert ranked(client, min_offset=9, deadline_ms=1)["outcome"] == "ranked"
 
 
 def test_past_the_deadline_the_callers_order_comes_back(client: Client) -> None:
@@ -186,12 +190,12 @@ def test_a_request_waits_until_its_click_is_applied(made: Served) -> None:
 
 def test_an_unknown_user_is_waited_for_where_kafka_puts_the_user(made: Served, client: Client) -> None:
     made.states.set(1, {0: applied(5)})
-    assert ranked(client, user_id="nobody", min_offset=4, deadline_ms=0)["outcome"] == "unknown-user"
-    assert ranked(client, user_id="nobody", min_offset=5, deadline_ms=0)["outcome"] == "deadline"
+    assert ranked(client, user_id="nobody", min_offset=4, deadline_ms=1)["outcome"] == "unknown-user"
+    assert ranked(client, user_id="nobody", min_offset=5, deadline_ms=1)["outcome"] == "deadline"
     made.states.set(0, {})
-    assert ranked(client, user_id="nobody", min_offset=0, deadline_ms=0)["outcome"] == "deadline"
+    assert ranked(client, user_id="nobody", min_offset=0, deadline_ms=1)["outcome"] == "deadline"
     # How many partitions there are is not known here.
-    assert ranked(client, min_offset=0, partition=99, deadline_ms=0)["outcome"] == "deadline"
+    assert ranked(client, min_offset=0, partition=99, deadline_ms=1)["outcome"] == "deadline"
 
 
 @pytest.mark.parametrize(
@@ -314,7 +318,7 @@ def test_recommend_says_why_there_is_nothing(made: Served, client: Client) -> No
 
     assert outcome(user_id="nobody") == "unknown-user"
     assert outcome(timestamp=NOW + WINDOWS.gap) == "no-session"
-    assert outcome(min_offset=10, deadline_ms=0) == "deadline"
+    assert outcome(min_offset=10, deadline_ms=1) == "deadline"
     assert outcome(market="nowhere") == "no-known-candidates"
     made.put(msgspec.structs.replace(USER, vector=None))
     assert outcome() == "no-vector"
@@ -378,3 +382,11 @@ def test_metrics_count_answers_by_route_and_outcome(client: Client) -> None:
     assert "insession_users 1.0" in text
     assert "insession_ready 1.0" in text
     assert f'insession_bundle{{bundle="{BUNDLE.name}"}} 1.0' in text
+
+
+def test_metrics_tell_what_the_index_was_measured_to_find(client: Client) -> None:
+    assert 'insession_index_recall{of="all"} NaN' in client.get("/metrics").text
+    measured = Measured(ef=256, recall_at_100=0.98, worst_recall_at_100=0.96, links=16, queries=200)
+    text = Metrics("b", measured).text().decode()
+    assert 'insession_index_recall{of="all"} 0.98' in text
+    assert 'insession_index_recall{of="worst"} 0.96' in text

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from models import bundle
-from models.bundle import Bundle, Manifest, Training
+from models import bundle, index
+from models.bundle import Bundle, Training
 from models.errors import UserError
+from models.index import LARGE
 from models.listings import Listing, collect
 from models.ranker import default
 from tests.made import a_bundle, act, unit, visit
@@ -77,10 +78,16 @@ def test_a_changed_file_is_refused(folder: Path, name: str) -> None:
         bundle.load(folder)
 
 
-def test_a_changed_index_is_refused_when_it_is_asked_for(folder: Path) -> None:
-    path = folder / "current" / "index.hnsw"
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A bundle of so many listings that it has a graph."""
+    return bundle.write(tmp_path / "large", a_bundle(LARGE + 1))
+
+
+def test_a_changed_index_is_refused_when_it_is_asked_for(large: Path) -> None:
+    path = large / "index.hnsw"
     path.write_bytes(path.read_bytes()[:-9])
-    read = bundle.load(folder)
+    read = bundle.load(large)
     with pytest.raises(UserError, match="damaged"):
         _ = read.index
 
@@ -133,12 +140,39 @@ def test_vectors_that_are_not_of_unit_length_or_too_few_are_refused() -> None:
     )
 
 
-def test_the_manifest_names_every_other_file(folder: Path) -> None:
-    content = (folder / "current" / "manifest.json").read_bytes()
-    manifest = msgspec.json.decode(content, type=Manifest)
-    files = {path.name for path in (folder / "current").iterdir()}
-    assert files == {"manifest.json", *manifest.files}
-    assert "index.hnsw" in manifest.files
+def test_the_manifest_names_every_other_file(folder: Path, large: Path) -> None:
+    for made, has_a_graph in ((folder / "current", False), (large, True)):
+        manifest = bundle.read_manifest(made)
+        assert {path.name for path in made.iterdir()} == {"manifest.json", *manifest.files}
+        assert ("index.hnsw" in manifest.files) == has_a_graph
+
+
+def test_the_manifest_says_what_the_index_finds_and_it_is_walked_as_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "EF", 4)
+    monkeypatch.setattr(index, "LINKS", 6)
+    said: list[str] = []
+    path = bundle.write(tmp_path, a_bundle(LARGE * 2, 16), on_raise=said.append)
+    measured = bundle.read_manifest(path).index
+    assert measured is not None
+    assert measured.ef > 100
+    assert measured.recall_at_100 >= 0.95
+    assert measured.links == 6
+    assert any("below 0.95" in line for line in said)
+    read = bundle.load(path)
+    assert {graph.ef for graph in read.index.graphs.values()} == {measured.ef}
+
+
+def test_a_bundle_of_before_the_index_was_measured_is_read(large: Path) -> None:
+    content = msgspec.json.decode((large / "manifest.json").read_bytes())
+    del content["index"]
+    old = large.with_name("old")
+    shutil.copytree(large, old)
+    (old / "manifest.json").write_bytes(msgspec.json.encode(content))
+    read = bundle.load(old)
+    assert read.manifest.index is None
+    assert read.index.nearest(read.vectors[7], 3)[0][0] == 7
 
 
 def test_a_bundle_is_read_without_torch_pyarrow_or_its_index(folder: Path) -> None:

@@ -14,10 +14,11 @@ from insession import train
 from insession.bundle import command
 from models import bundle
 from models.errors import UserError
+from models.index import LARGE
 from models.rank import Candidate, rank
 from models.training.embedding_files import read_embeddings
 from models.visitor import Visitor
-from tests.made import START, act, user_in
+from tests.made import START, act, unit, user_in
 
 IDS = ["red", "dark blue", "7"]
 VECTORS = [[3.0, 0.0, 4.0], [0.0, -2.0, 0.0], [1.0, 1.0, 1.0]]
@@ -175,3 +176,20 @@ def test_where_no_embedding_matches_nothing_is_written(tmp_path: Path, content: 
     assert isinstance(result.exception, UserError)
     assert str(listings) in str(result.exception)
     assert not (tmp_path / "b").exists()
+
+
+def test_the_command_says_what_the_index_finds(tmp_path: Path) -> None:
+    ids = [f"l{row}" for row in range(LARGE + 100)]
+    embeddings = npz(tmp_path / "v.npz", ids=np.array(ids), vectors=unit(len(ids), 8))
+    listings = text(tmp_path / "l.csv", "listing_id\n" + "".join(f"{name}\n" for name in ids))
+    arguments = [
+        "--embeddings", str(embeddings), "--listings", str(listings), "--out", str(tmp_path / "b"),
+    ]  # fmt: skip
+    report = msgspec.json.decode(CliRunner().invoke(command, [*arguments, "--json"]).stdout)
+    measured = bundle.load(tmp_path / "b").manifest.index
+    assert measured is not None
+    assert report["index"] == msgspec.to_builtins(measured)
+    assert (
+        f"finds {measured.recall_at_100:.3f} of the 100 nearest"
+        in CliRunner().invoke(command, arguments).stdout
+    )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
 from models import bundle, listings, ranker
 from models.bundle import Bundle, Training
 from models.listings import Listing
-from tests.made import act, unit, visit
+from tests.made import a_bundle, act, unit, visit
 
 MILE = 1 / 69.09
 """In degrees of latitude."""
@@ -139,3 +141,55 @@ def test_many_announcements_leave_what_was_there() -> None:
     np.testing.assert_array_equal(known.vectors[:2], before)
     assert len(known.vectors) == 3_002
     assert known.space.ids[-1] == "n2999"
+
+
+def test_announced_listings_are_found_exactly_beside_the_index() -> None:
+    rng = np.random.default_rng(2)
+    markets = ["Lisbon", "Porto", "Faro", None]  # nothing of Faro is in the bundle
+    known = a_bundle(300, 16, markets=[markets[at % 2] for at in range(300)])
+    market = {f"l{at}": markets[at % 2] for at in range(300)}
+    vectors = unit(3_000, 16, seed=9)
+    known.cold_start.vector = lambda listing: vectors[int(listing.listing_id[1:])]  # type: ignore[method-assign]
+    for at in rng.permutation(3_000).tolist():
+        market[f"n{at}"] = markets[at % 4]
+        known.announce(f"n{at}", Listing(listing_id=f"n{at}", market=market[f"n{at}"]))
+    for at in range(0, 3_000, 7):
+        known.announce(f"n{at}", None)
+        del market[f"n{at}"]
+    for at in range(0, 3_000, 21):
+        market[f"n{at}"] = "Porto"
+        known.announce(f"n{at}", Listing(listing_id=f"n{at}", market="Porto"))
+    assert len(known.announced) == len(market) - 300
+    for query in unit(10, 16, seed=10):
+        for within in (None, "Lisbon", "Porto", "Faro", "nowhere"):
+            own = [known.row[name] for name, of in market.items() if within in (None, of)]
+            own.sort(key=lambda row: -float(known.vectors[row] @ query))
+            for exclude in (frozenset(), frozenset(own[:5] + own[-3:])):
+                rows, similarities = known.nearest(query, 25, market=within, exclude=exclude)
+                assert rows.tolist() == [row for row in own if row not in exclude][:25]
+                np.testing.assert_allclose(similarities, known.vectors[rows] @ query, atol=1e-6)
+
+
+def test_listings_are_announced_while_others_ask() -> None:
+    known = made(*(near(f"l{at}", at / 100) for at in range(100)))
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not done.is_set():
+                rows, _ = known.nearest(known.vectors[3], 50, market="Lisbon")
+                assert len(set(rows.tolist())) == 50
+        except BaseException as error:
+            failed.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for at in range(3_000):
+        known.announce(f"n{at}", near(f"n{at}", 0.5))
+        if at % 3 == 0:
+            known.announce(f"n{at}", None)
+    done.set()
+    asking.join()
+    assert not failed
+    assert len(known.announced) == 2_000

@@ -109,7 +109,7 @@ def test_a_scored_search_says_what_an_online_run_needs(made: Bundle, recording: 
     assert [one.choice.search.event_id for one in scored] == ["s0", "s2", "s6", "s40"]
     assert [one.choice.record for one in scored] == [0, 2, 6, 8]
     assert [one.seen for one in scored] == [False, True, False, False]
-    assert [one.outcome for one in scored] == ["unknown-user", "ranked", "ranked", "no-session"]
+    assert [one.outcome for one in scored] == ["unknown-user", "ranked", "ranked", "ranked"]
     assert [one.choice.candidates[one.choice.chosen].listing_id for one in scored] == ["l2", "l2", "l3", "l3"]
     assert scored[1].orders == {"shown": [0, 1, 2], "seen-first": [1, 0, 2], "insession": [1, 0, 2]}
 
@@ -202,7 +202,7 @@ def test_the_table_shows_every_row_and_how_many_were_ranked(made: Bundle, record
     rows = [line.split()[:3] for line in result.stdout.splitlines()[1:10]]
     assert rows[0] == ["shown", "all", "4"]
     assert rows[8] == ["insession", "unseen", "3"]
-    assert "2 of 4 searches" in result.stdout
+    assert "3 of 4 searches" in result.stdout
     assert result.stderr == ""
 
 

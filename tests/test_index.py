@@ -8,7 +8,7 @@ import pytest
 from models import index, listings
 from models.bundle import Floats
 from models.index import LARGE, Index
-from models.listings import Listing, Listings
+from models.listings import NOTHING, Listing, Listings
 from tests.made import unit
 
 
@@ -36,6 +36,66 @@ def test_recall_at_20_against_brute_force_is_at_least_95_percent(size: int) -> N
         np.testing.assert_allclose(similarities, vectors[rows] @ query, atol=1e-5)
         hits += len(set(rows.tolist()) & set(brute(vectors, query, k, np.arange(size))))
     assert hits / (50 * k) >= 0.95
+
+
+@pytest.mark.parametrize(("size", "dimensions"), [(300, 16), (LARGE + 1, 8), (6_000, 16), (12_000, 24)])
+def test_what_is_measured_is_what_a_naive_count_gives_and_enough(size: int, dimensions: int) -> None:
+    vectors = unit(size, dimensions, seed=1)
+    made = Index.build(vectors, named([None] * size))
+    measured = made.measure(np.random.default_rng(1))
+    assert measured.recall_at_100 == measured.worst_recall_at_100 >= index.RECALL
+    assert measured.queries == (0 if size <= LARGE else index.QUERIES)
+    # As sessions are: the mean of two.
+    queries = (unit(100, dimensions, seed=5) + unit(100, dimensions, seed=6)) / 2
+    for k in (100, 1_000):
+        nearest = min(k, size)
+        hits = sum(
+            len(set(made.nearest(query, k)[0].tolist()) & set(brute(vectors, query, k, np.arange(size))))
+            for query in queries
+        )
+        recall = hits / (100 * nearest)
+        assert recall >= index.RECALL
+        if k == 100:
+            assert recall == pytest.approx(measured.recall_at_100, abs=0.02)
+
+
+def test_where_too_little_is_found_ef_is_doubled_and_the_build_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = 3 * LARGE
+    vectors = unit(size, 32, seed=1)
+    made_listings = named(["large"] * (2 * LARGE) + ["small"] * LARGE)
+    # hnswlib keeps at least as many in sight as are asked for, so that ef matters only above 100.
+    monkeypatch.setattr(index, "EF", 64)
+    monkeypatch.setattr(index, "LINKS", 4)
+    said: list[str] = []
+    made = Index.build(vectors, made_listings)
+    measured = made.measure(np.random.default_rng(1), said.append)
+    assert measured.ef > 128
+    assert measured.recall_at_100 >= index.RECALL
+    assert set(measured.markets) == {"large"}
+    assert measured.markets["large"].recall_at_100 >= index.RECALL
+    assert measured.worst_recall_at_100 == min(
+        measured.recall_at_100, measured.markets["large"].recall_at_100
+    )
+    assert said[0].startswith("all listings: recall@100 is 0.")
+    assert said[0].endswith("at ef 64, below 0.95: trying 128")
+    assert any(line.startswith("market large: ") for line in said)
+    assert made.graphs[NOTHING].ef == measured.ef
+    assert made.graphs[0].ef == measured.markets["large"].ef
+
+    monkeypatch.setattr(index, "MOST_EF", 100)
+    said.clear()
+    poor = Index.build(vectors, made_listings).measure(np.random.default_rng(1), said.append)
+    assert poor.ef == 64
+    assert poor.worst_recall_at_100 < index.RECALL
+    assert said[0].endswith("below 0.95, the most that is tried")
+
+
+def test_equal_seeds_measure_alike() -> None:
+    made = Index.build(unit(LARGE + 1, 8), named([None] * (LARGE + 1)))
+    one, other = (made.measure(np.random.default_rng(3)) for _ in range(2))
+    assert one == other
 
 
 def test_a_small_market_is_exact_and_a_large_one_has_a_graph_of_its_own() -> None:
@@ -83,8 +143,9 @@ def test_listings_without_a_vector_are_never_found() -> None:
 
 
 def test_equal_vectors_are_all_found() -> None:
-    vectors = np.tile(unit(1, 8), (500, 1))
-    made = Index.build(vectors, named([None] * 500))
+    vectors = np.tile(unit(1, 8), (LARGE + 1, 1))
+    made = Index.build(vectors, named([None] * (LARGE + 1)))
+    assert made.measure(np.random.default_rng(1)).recall_at_100 == 1
     assert len(made.nearest(vectors[0], 100)[0]) == 100
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.features import FEATURES, KNOTS, SIMILARITY
+from models.features import CALLER_SCORE, FEATURES, FREQUENCY, KNOTS, SIMILARITY
 from models.rank import Candidate, rank
 from models.ranker import Ranker
 from models.sessions import WINDOWS
@@ -51,10 +51,14 @@ def test_an_unknown_user_gets_the_callers_order() -> None:
     assert ranked.known == [True] * 20
 
 
-def test_a_session_is_active_up_to_the_gap_after_its_last_event() -> None:
+def test_a_session_is_active_up_to_the_gap_after_its_last_event_and_then_history() -> None:
     last = USER.state.sessions[-1].last
     assert rank(BUNDLE, Visitor(USER), LIST, timestamp=last + WINDOWS.gap).outcome == "ranked"
-    ranked = rank(BUNDLE, Visitor(USER), LIST, timestamp=last + WINDOWS.gap + 1)
+    later = rank(BUNDLE, Visitor(USER), LIST, timestamp=last + WINDOWS.gap + 1, explain=True)
+    assert later.outcome == "ranked"
+    assert later.contributions is not None
+    assert not later.contributions[:, FREQUENCY].any()
+    ranked = rank(BUNDLE, Visitor(USER), LIST, timestamp=last + WINDOWS.history + 1)
     assert (ranked.outcome, ranked.order) == ("no-session", list(range(20)))
     none = msgspec.structs.replace(USER, state=msgspec.structs.replace(USER.state, sessions=()))
     assert rank(BUNDLE, Visitor(none), LIST, timestamp=NOW).outcome == "no-session"
@@ -108,7 +112,7 @@ def test_the_same_listing_twice_is_ranked_twice() -> None:
 
 def test_the_callers_score_counts_only_where_every_candidate_has_one() -> None:
     weights = np.zeros((len(FEATURES), KNOTS), np.float32)
-    weights[-1] = np.arange(KNOTS)
+    weights[CALLER_SCORE] = np.arange(KNOTS)
     scored = a_bundle(learned=Ranker(weights))
     user = user_in(scored, act(0, "l30"))
     given_list = [Candidate("l1", 1.0), Candidate("l2", 5.0), Candidate("l3", 3.0)]

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.features import FEATURES, FREQUENCY, KNOTS, NO_SIMILARITY, POSITION, SIMILARITY
-from models.ranker import total
+from models.features import FEATURES, FREQUENCY, KNOTS, POSITION, SIMILARITY
 from models.training import ranking
 from models.training.ranking import Example, Ranking
 
@@ -15,10 +14,10 @@ def searches(number: int, pull: float, seed: int = 0) -> list[Example]:
     random = np.random.default_rng(seed)
     found = []
     for _ in range(number):
-        matrix = np.zeros((8, len(FEATURES)), np.float32)
-        matrix[:, POSITION] = np.log2(np.arange(1, 9))
-        matrix[:, SIMILARITY] = random.uniform(-0.5, 0.9, 8)
-        utility = pull * matrix[:, SIMILARITY] + random.gumbel(size=8)
+        matrix = np.zeros((len(FEATURES), 8), np.float32)
+        matrix[POSITION] = np.log2(np.arange(1, 9))
+        matrix[SIMILARITY] = random.uniform(-0.5, 0.9, 8)
+        utility = pull * matrix[SIMILARITY] + random.gumbel(size=8)
         found.append(Example(matrix, int(utility.argmax())))
     return found
 
@@ -36,9 +35,7 @@ def test_it_learns_what_decides_and_leaves_alone_what_does_not() -> None:
 def test_it_ranks_later_searches_better_than_the_callers_order() -> None:
     made = ranking.train(searches(500, 4.0), Ranking())
     later = searches(300, 4.0, seed=1)
-    ours = np.mean(
-        [(-total(made.contributions(one.features))).argsort().tolist().index(one.chosen) for one in later]
-    )
+    ours = np.mean([(-made.scores(one.features)).argsort().tolist().index(one.chosen) for one in later])
     shown = np.mean([one.chosen for one in later])
     assert ours < 0.6 * shown
 
@@ -55,11 +52,9 @@ def test_the_value_of_what_is_not_known_stands_apart() -> None:
     random = np.random.default_rng(0)
     found = []
     for _ in range(800):
-        matrix = np.zeros((6, len(FEATURES)), np.float32)
-        matrix[:, SIMILARITY] = np.where(random.random(6) < 0.5, NO_SIMILARITY, 0.5)
-        found.append(
-            Example(matrix, int((2.0 * (matrix[:, SIMILARITY] < 0) + random.gumbel(size=6)).argmax()))
-        )
+        matrix = np.zeros((len(FEATURES), 6), np.float32)
+        matrix[SIMILARITY] = np.where(random.random(6) < 0.5, FEATURES[SIMILARITY].low, 0.5)
+        found.append(Example(matrix, int((2.0 * (matrix[SIMILARITY] < 0) + random.gumbel(size=6)).argmax())))
     curve = ranking.train(found, Ranking()).weights[SIMILARITY]
     assert curve[0] - curve[17] == pytest.approx(2.0, abs=0.4)
     assert curve[1] == pytest.approx(curve[17], abs=0.05)

@@ -137,12 +137,14 @@ def test_without_searches_the_ranker_is_the_default_and_the_vectors_are_fitted_t
     assert report["ranker"] == "default"
     assert report["searches"] == 0
     assert report["listings_with_vector"] == report["listings"] == 4
+    assert report["index"]["queries"] == 0
     made = bundle.load(tmp_path / "bundles")
     assert made.name == report["bundle"]
     assert made.manifest.training.ranker == "default"
     assert made.manifest.training.embeddings_until == made.manifest.training.trained_until + 1  # type: ignore[operator]
     result = CliRunner().invoke(command, [str(path), "--out", str(tmp_path / "bundles"), "--epochs", "1"])
     assert "the default: fewer than 50 searches" in result.stdout
+    assert "so few listings are compared one by one" in result.stdout
 
 
 def test_a_listing_that_is_near_no_other_has_no_vector(tmp_path: Path) -> None:

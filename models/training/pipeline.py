@@ -10,9 +10,10 @@ vectors are fitted to everything, and the ranker is the default one.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 
 import msgspec
@@ -22,16 +23,18 @@ import torch
 
 from models import bundle as bundle_
 from models import listings as listings_
-from models import rank, ranker
+from models import rank, ranker, types
 from models.bundle import Bundle, Training
 from models.errors import UserError
 from models.evaluation.rerank import Choice, choices, records
 from models.events import Booking, Click, Forget, Inquiry, Search, Wishlist
 from models.listings import Listing
+from models.profile import active, deeds
 from models.sessions import WINDOWS
 from models.training import ranking, skip_gram
 from models.training.ranking import Example, Ranking
 from models.training.skip_gram import Corpus, SkipGram
+from models.types import Types, listing_type, user_type
 
 EARLIER = 0.7
 """The part of the searches that are before the time at which learning is split."""
@@ -53,6 +56,7 @@ class Gathered:
     users: list[int] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     items: list[int] = field(default_factory=list)
+    booked: list[bool] = field(default_factory=list)
     user_codes: dict[str, int] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
     """Listings acted on; codes of listings and users sort as their ids do, whatever comes first."""
@@ -65,6 +69,11 @@ class Gathered:
     records: int = 0
     newest: int = 0
     fingerprint: str = ""
+
+    @property
+    def since(self) -> list[int]:
+        """By user: nothing dated up to then is learned from."""
+        return [self.forgotten.get(name, -1) for name in self.user_codes]
 
 
 def gather(
@@ -96,6 +105,7 @@ def gather(
                 user = found.user_codes.setdefault(event.user_id, len(found.user_codes))
                 found.users.append(user)
                 found.times.append(event.timestamp)
+                found.booked.append(isinstance(event, Booking))
                 found.items.append(found.codes.setdefault(event.listing_id, len(found.codes)))
                 market = found.markets.setdefault(event.listing_id, Counter())
                 if event.market is not None:
@@ -141,7 +151,7 @@ def sessions(found: Gathered, before: int | None = None, gap: int = WINDOWS.gap)
     nothing of what is near to what.
     """
     users, times, items = (np.array(column, np.int64) for column in (found.users, found.times, found.items))
-    since = np.array([found.forgotten.get(name, -1) for name in found.user_codes], np.int64)
+    since = np.array(found.since, np.int64)
     kept = times > since[users]
     if before is not None:
         kept &= times < before
@@ -180,7 +190,7 @@ def train(
     random = np.random.default_rng(seed)
     found = gather(path, until, lambda done: on_progress("reading", done, 0, ""))
     split = _split(found.searches)
-    searches = _in_session(path, until, found, on_progress) if split is not None else []
+    searches = _remembered(path, until, found, on_progress) if split is not None else []
     if sum(choice.search.timestamp >= (split or 0) for choice in searches) < FEWEST:
         split = None
     items, session = sessions(found, split)
@@ -210,7 +220,10 @@ def train(
             "searches": 0,
         },
     )
-    bundle = bundle_.assemble(listings=listings, vectors=vectors, ranker=ranker.default(), training=training)
+    of_types = _types(found, listings, found.newest + 1 if split is None else split)
+    bundle = bundle_.assemble(
+        listings=listings, vectors=vectors, ranker=ranker.default(), training=training, types=of_types
+    )
     examples = [example for choice in searches if (example := _example(choice, bundle)) is not None]
     if split is None or len(examples) < FEWEST:
         return bundle
@@ -222,7 +235,9 @@ def train(
     training = msgspec.structs.replace(
         training, ranker="learned", metrics=training.metrics | {"searches": len(examples)}
     )
-    return bundle_.assemble(listings=listings, vectors=vectors, ranker=learned, training=training)
+    return bundle_.assemble(
+        listings=listings, vectors=vectors, ranker=learned, training=training, types=of_types
+    )
 
 
 def _split(searches: list[int]) -> int | None:
@@ -232,38 +247,64 @@ def _split(searches: list[int]) -> int | None:
     return sorted(searches)[int(EARLIER * len(searches))]
 
 
-def _in_session(
+def _types(found: Gathered, listings: listings_.Listings, before: int) -> Types:
+    """What types of users act on what types of listings, before the time `before`; a user's type is that of the two
+    weeks before each action."""
+    kinds = listings.columns.type or [None] * len(listings)
+    names = [listing_type(*pair) for pair in zip(kinds, listings.ranges, strict=True)]
+    rows = [listings.row[name] for name in found.codes]
+    counts: Counter[tuple[str, str]] = Counter()
+    since = found.since
+    user, last, actions, in_range, priced, booked = -1, 0, 0, 0, 0, False
+    for at in np.lexsort((found.times, found.users)).tolist():
+        time = found.times[at]
+        if time >= before or time <= since[found.users[at]]:
+            continue
+        if found.users[at] != user or time > last + WINDOWS.history:
+            user, actions, in_range, priced, booked = found.users[at], 0, 0, 0, False
+        row = rows[found.items[at]]
+        if actions:
+            counts[user_type(actions, in_range / priced if priced else math.nan, booked), names[row]] += 1
+        last, actions, booked = time, actions + 1, booked or found.booked[at]
+        if listings.ranges[row] >= 0:
+            in_range, priced = in_range + listings.ranges[row], priced + 1
+    return types.learn(counts)
+
+
+def _remembered(
     path: str | PathLike[str], until: int | None, gathered: Gathered, on_progress: Progress
 ) -> list[Choice]:
-    """The newest choices that were made in a session and not forgotten."""
+    """The newest choices of users of whom anything is known, and not to be forgotten."""
     found = choices(
         path,
         None,
         until=until,
         on_progress=lambda done: on_progress("gathering searches", done, gathered.records, ""),
     )
-    in_session = (
+    remembered = (
         choice
         for choice in found
         if choice.visitor is not None
-        and rank.active(choice.visitor.embedding, choice.search.timestamp) is not None
+        and next(deeds(choice.visitor, choice.search.timestamp), None) is not None
         and choice.search.timestamp > gathered.forgotten.get(choice.search.user_id, -1)
     )
-    return list(deque(in_session, MOST))
+    return list(deque(remembered, MOST))
 
 
 def _example(choice: Choice, bundle: Bundle) -> Example | None:
     """The features of the choice's known candidates, without similarity where the vectors were fitted to its time;
-    None where the chosen listing or all others are unknown."""
-    assert choice.visitor is not None
-    session = rank.active(choice.visitor.embedding, choice.search.timestamp)
-    assert session is not None
-    ids = [candidate.listing_id for candidate in choice.candidates]
-    rows = np.array(listings_.rows_of(bundle.listings, ids), np.int64)
-    known = np.flatnonzero(rows >= 0).tolist()
+    None where the chosen listing or all others are unknown, or nothing is known of the visitor."""
+    visitor, time = choice.visitor, choice.search.timestamp
+    assert visitor is not None
+    rows, scores, prices, *_ = rank.gather(choice.candidates, bundle)
+    known = np.flatnonzero(rows >= 0)
     if choice.chosen not in known or len(known) < 2:
         return None
-    unseen = choice.search.timestamp >= (bundle.manifest.training.embeddings_until or 0)
-    vector = bundle.encode(session) if unseen else None
-    user = msgspec.structs.replace(choice.visitor.embedding, vector=vector, bundle=bundle.name)
-    return Example(rank.matrix(bundle, user, session, choice.candidates, rows), known.index(choice.chosen))
+    vector = bundle.encode(active(visitor, time))
+    user = msgspec.structs.replace(visitor.embedding, vector=vector, bundle=bundle.name)
+    similar = time >= (bundle.manifest.training.embeddings_until or 0)
+    seen = rank.of(bundle, replace(visitor, embedding=user), time, similar=similar)
+    if seen is None:
+        return None
+    values = rank.matrix(bundle, seen, rows, scores, prices, known)
+    return Example(values, known.tolist().index(choice.chosen))

@@ -23,7 +23,7 @@ Ints = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A search: the features of its candidates, float32 [n, F], and the index of the chosen one."""
+    """A search: the features of its candidates, float32 [F, n], and the index of the chosen one."""
 
     features: Floats
     chosen: int
@@ -33,9 +33,9 @@ class Example:
 class Ranking:
     """The settings of the training."""
 
-    smoothness: float = 3.0
+    smoothness: float = 10.0
     """Weight of the squared second differences along a curve,"""
-    shrinkage: float = 0.1
+    shrinkage: float = 1.0
     """and of the squared weights, beside the loss summed over the searches."""
     steps: int = 100
     support: int = 20
@@ -80,10 +80,10 @@ def train(
     """The ranker learned from searches. Raises ValueError where there are none."""
     if not examples:
         raise ValueError("no searches to learn from")
-    knots, between = places(np.concatenate([example.features for example in examples]))
+    knots, between = places(np.concatenate([example.features for example in examples], axis=1))
     at = torch.from_numpy(knots.astype(np.int64))
     part = torch.from_numpy(between)
-    sizes = np.array([len(example.features) for example in examples])
+    sizes = np.array([example.features.shape[1] for example in examples])
     starts = np.cumsum(sizes) - sizes
     searches = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes))
     chosen = torch.from_numpy(starts + [example.chosen for example in examples])

@@ -1,6 +1,10 @@
-"""sidecar_vs_bare_asgi: /v1/rank with 200 candidates on one connection, against a bare application on the same server.
+"""sidecar_vs_bare_asgi, rank_p99_half_load: /v1/rank under wrk, a million users in the store, all features and a learned ranker.
 
-Bare decodes the same body with msgspec and answers fixed bytes of the same length. The two are asked in turns.
+The server has one core and wrk the other. Bare is a bare application on the same server: it decodes the same bodies
+with msgspec and answers fixed bytes of the same length. The two are asked in turns, in short rounds, at 25, 200 and
+1,000 candidates and 1, 4 and 16 connections; the ratio is the one at 200 candidates and RATIO_AT connections. Every
+request is of another user, with one of 500 lists. At half load the requests come at half of the rate just measured.
+INSESSION_BENCH_USERS makes it fewer users.
 """
 
 from __future__ import annotations
@@ -10,76 +14,166 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
-from confluent_kafka import Producer
 
-from insession.running import running
-from models import bundle
-from models.events import Click, encode
-from models.rank import Candidate
-from models.recording import partition_of
-from serving.api import RankRequest
+from insession.processes import Process, insession
+from insession.sidecar import Sidecar
+from models.topics import Topics
+from serving.api import RankResponse
+from streams import broker, topics
 from streams.broker import end
+from streams.topics import Client
+from tests.benchmarks import spent, users
+from tests.benchmarks.catalogue import Catalogue, catalogue, lists
 from tests.benchmarks.result import Result, compared
-from tests.made import a_bundle
+from tests.benchmarks.wrk import Lists, Load, at_rate, found, load, on_core
 
-ROUNDS, REQUESTS = 6, 1_000
+CANDIDATES, CONNECTIONS = (25, 200, 1_000), (1, 4, 16)
+RATIO_AT = 16
+ROUNDS, SECONDS, HALF_LOAD_SECONDS = 3, 2.0, 10.0
+PARTITIONS = 4
 BARE = Path(__file__).with_name("bare_asgi.py")
+FLAMES = Path("build/sidecar.svg")
 
 
 def run() -> list[Result]:
-    home = os.environ.get("KAFKA_HOME")
+    if not found():
+        return []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        bundle.write(folder, a_bundle(5_000, 32))
-        place = running(folder, kafka_home=Path(home) if home else None, partitions=2)
-        client, names, sidecar = stack.enter_context(place)
-        producer = Producer({**client, "log_level": 0})
         now = int(time.time() * 1000)
-        for number in range(8):
-            event = Click(
-                event_id=str(number), user_id="u", timestamp=now + number, listing_id=f"l{number * 7}"
-            )
-            producer.produce(
-                names.clicks, key=b"u", value=encode(event), partition=partition_of(b"u", 2), timestamp=now
-            )
-        producer.flush()
-        candidates = tuple(Candidate(f"l{number}") for number in range(200))
-        request = RankRequest(user_id="u", candidates=candidates, min_offset=7, deadline_ms=10_000)
-        answer = sidecar.rank(request)
-        assert answer.outcome == "ranked"
-        length = len(msgspec.json.encode(answer))
-        bare = subprocess.Popen([sys.executable, str(BARE), str(length)], stdout=subprocess.PIPE)
-        stack.callback(end, bare)
-        assert bare.stdout is not None
-        url = bare.stdout.readline().decode().strip()
-        body = msgspec.json.encode(msgspec.structs.replace(request, min_offset=None))
-        ours, theirs = [], []
-        for _ in range(ROUNDS):
-            ours.append(_rate(sidecar.url, body))
-            theirs.append(_rate(url, body))
+        made = catalogue(folder)
+        stack.enter_context(on_core(1))
+        process, url, _, _ = stack.enter_context(filled(folder, made, now))
+        asked = {
+            size: lists(made, folder / f"{size}.txt", candidates=size, users=users.USERS, timestamp=now)
+            for size in CANDIDATES
+        }
+        bare = {size: stack.enter_context(bare_asgi(length(url, asked[size]))) for size in CANDIDATES}
+        rates: dict[tuple[int, int], tuple[float, float]] = {}
+        print(
+            f"\n{'candidates':>10} {'connections':>11} {'requests/s':>10} {'bare':>8} {'ratio':>6}  p50 ms  p99 ms"
+        )
+        for size in CANDIDATES:
+            for connections in CONNECTIONS:
+                ours, theirs = in_turns(url, bare[size], asked[size], connections)
+                rate = statistics.median(each.rate for each in ours)
+                against = statistics.median(each.rate for each in theirs)
+                rates[size, connections] = rate, against
+                p50, p99 = (
+                    statistics.median(getattr(each, name) for each in ours) for name in ("p50", "p99")
+                )
+                print(
+                    f"{size:10,} {connections:11} {rate:10,.0f} {against:8,.0f} {rate / against:6.2f}"
+                    f" {p50:7.2f} {p99:7.2f}",
+                    flush=True,
+                )
+        rate, against = rates[200, RATIO_AT]
+        half = at_rate(url, asked[200], rate / 2, connections=RATIO_AT, seconds=HALF_LOAD_SECONDS)
+        assert not half.errors
+        print(under_load(process, url, asked[200]), flush=True)
+        memory = resident(process)
+    others = ", ".join(f"{rates[200, each][0] / rates[200, each][1]:.2f} at {each}" for each in CONNECTIONS)
     return [
         compared(
             "sidecar_vs_bare_asgi",
-            statistics.median(ours),
+            rate,
             "requests/s",
             "bare ASGI",
-            statistics.median(theirs),
-        )
+            against,
+            note=f"200 candidates on {RATIO_AT} connections ({others}), {users.USERS:,} users, {memory:,.0f} MB",
+        ),
+        Result(
+            name="rank_p99_half_load",
+            value=half.p99,
+            unit="ms",
+            note=f"at {half.rate:,.0f} of {rate:,.0f} requests/s; p50 {half.p50:.2f}, longest {half.most:.1f} ms",
+        ),
     ]
 
 
-def _rate(url: str, body: bytes) -> float:
+@contextmanager
+def filled(folder: Path, made: Catalogue, now: int) -> Iterator[tuple[Process, str, Client, Topics]]:
+    """A sidecar on a core of its own whose store has the users; its process, its address, and the broker's topics."""
+    home = os.environ.get("KAFKA_HOME")
+    with broker.run(Path(home) if home else None) as running:
+        client: Client = {"bootstrap.servers": running.bootstrap}
+        names = Topics("bench-")
+        topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
+        users.fill(folder / "state" / "serve", client, names, users.patterns(made, now), users.USERS, now)
+        flags = ["--bootstrap", running.bootstrap, "--topic-prefix", names.prefix, "--port", "0"]
+        flags += ["--bundle", str(made.folder), "--state", str(folder / "state")]
+        with ExitStack() as stack:
+            with on_core(0):
+                serving = insession("serve", *flags, ready="serving on ", log=folder / "serve.log")
+                process = stack.enter_context(serving)
+            url = process.line.removeprefix("serving on ")
+            sidecar = Sidecar(url)
+            sidecar.wait_until_ready()
+            sidecar.close()
+            yield process, url, client, names
+
+
+@contextmanager
+def bare_asgi(length: int) -> Iterator[str]:
+    """The bare application on the core of the sidecar; its address."""
+    with on_core(0):
+        bare = subprocess.Popen([sys.executable, str(BARE), str(length)], stdout=subprocess.PIPE)
+    try:
+        assert bare.stdout is not None
+        yield bare.stdout.readline().decode().strip()
+    finally:
+        end(bare)
+
+
+def length(url: str, asked: Lists) -> int:
+    """How long the sidecar's answers are, which are all of rankings, in bytes."""
+    lengths = []
     connection = http.client.HTTPConnection(url.removeprefix("http://"))
-    started = time.perf_counter()
-    for _ in range(REQUESTS):
-        connection.request("POST", "/v1/rank", body)
-        connection.getresponse().read()
-    seconds = time.perf_counter() - started
+    with asked.path.open("rb") as file:
+        for number, line in zip(range(50), file, strict=False):
+            name = users.user_id(number * 7919 % asked.users)
+            connection.request("POST", "/v1/rank", b'{"user_id":"' + name.encode() + b'",' + line.rstrip())
+            body = connection.getresponse().read()
+            assert msgspec.json.decode(body, type=RankResponse).outcome == "ranked", body
+            lengths.append(len(body))
     connection.close()
-    return REQUESTS / seconds
+    return round(statistics.mean(lengths))
+
+
+def in_turns(ours: str, theirs: str, asked: Lists, connections: int) -> tuple[list[Load], list[Load]]:
+    """Rounds of both, after a warm one."""
+    rounds: dict[str, list[Load]] = {ours: [], theirs: []}
+    for url in rounds:
+        load(url, asked, connections=connections, seconds=1)
+    for _ in range(ROUNDS):
+        for url, loads in rounds.items():
+            loads.append(load(url, asked, connections=connections, seconds=SECONDS))
+            assert not loads[-1].errors, loads[-1]
+    return rounds[ours], rounds[theirs]
+
+
+def under_load(process: Process, url: str, asked: Lists) -> str:
+    """Where the time goes."""
+    FLAMES.parent.mkdir(exist_ok=True)
+    pressing = threading.Thread(
+        target=load, args=(url, asked), kwargs={"connections": 4, "seconds": 2 * spent.SECONDS + 3}
+    )
+    pressing.start()
+    try:
+        return spent.table(process.popen.pid, FLAMES)
+    finally:
+        pressing.join()
+
+
+def resident(process: Process) -> float:
+    """What the process has in memory now, MB."""
+    status = Path(f"/proc/{process.popen.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024

@@ -1,0 +1,125 @@
+"""User types and listing types: what many visitors of a kind do, where little is known of one.
+
+Airbnb (Grbovic and Cheng, KDD 2018, section 3.3) embeds user types and listing types in one space, from booking
+sequences. Here the vectors are a factorisation of how much oftener a type of user acts on a type of listing than
+chance has it (Levy and Goldberg, "Neural word embedding as implicit matrix factorization", NIPS 2014).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.events import Version
+from models.listings import NOTHING, Listing, Listings
+
+DIMENSIONS = 8
+DECIMALS = 6
+FEWEST = 20
+"""A type is learned from at least so many actions."""
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int32]
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """The types on disk: a unit vector for each."""
+
+    users: dict[str, list[float]]
+    listings: dict[str, list[float]]
+    version: Version = 1
+
+
+_decoder = msgspec.json.Decoder(Saved)
+
+
+def listing_type(kind: str | None, price_range: int) -> str:
+    """The type of a listing of this kind, in this price range of its market (NOTHING: without a price)."""
+    return f"{kind or ''}/{price_range}"
+
+
+def user_type(actions: int, price_range: float, booked: bool) -> str:
+    """The type of a user who has acted so often, in two weeks, on listings of this mean price range (NaN: unknown)."""
+    often = 0 if actions < 3 else 1 if actions < 10 else 2
+    return f"{often}/{NOTHING if price_range != price_range else round(price_range)}/{int(booked)}"
+
+
+class Types:
+    """The vectors of the types; without any, nobody is similar to anything."""
+
+    def __init__(self, saved: Saved) -> None:
+        self.saved = saved
+        self.codes = {name: code for code, name in enumerate(saved.listings)}
+        """By listing type."""
+        self.users = {name: np.array(vector, np.float32) for name, vector in saved.users.items()}
+        self._listings = np.array(list(saved.listings.values()) or np.empty((0, 0)), np.float32)
+        self._similarities = {name: self._listings @ vector for name, vector in self.users.items()}
+
+    def code(self, listing: Listing, listings: Listings) -> int:
+        """The type of a listing, in a market of `listings`."""
+        price_range = listings.range_of(listing.market, listing.price)
+        return self.codes.get(listing_type(listing.type, price_range), NOTHING)
+
+    def of(self, listings: Listings) -> Codes:
+        """The type of each listing, int32 [n]."""
+        kinds = listings.columns.type or [None] * len(listings)
+        get = self.codes.get
+        pairs = zip(kinds, listings.ranges, strict=True)
+        return np.fromiter((get(listing_type(*pair), NOTHING) for pair in pairs), np.int32, len(listings))
+
+    def similarities(self, user: str) -> Floats:
+        """How similar a user type is to each listing type, float32 [T]; none where the type is not known."""
+        return self._similarities.get(user, _NOBODY)
+
+    def encode(self) -> bytes:
+        """The types as JSON."""
+        return msgspec.json.format(msgspec.json.encode(self.saved), indent=1)
+
+
+_NOBODY = np.empty(0, np.float32)
+NONE = Types(Saved(users={}, listings={}))
+"""The types of a bundle that has none."""
+
+
+def decode(content: bytes) -> Types:
+    """Types from their JSON. Raises msgspec.MsgspecError or ValueError where it is none."""
+    saved = _decoder.decode(content)
+    if len({len(vector) for vector in (*saved.users.values(), *saved.listings.values())}) > 1:
+        raise ValueError("the types' vectors differ in length")
+    return Types(saved)
+
+
+def learn(counts: Mapping[tuple[str, str], int]) -> Types:
+    """The types, from how often a user type acted on a listing type.
+
+    With p the share of each pair among all, M[u, l] = max(0, log(p(u, l) / (p(u) p(l)))) = A S B (Levy and Goldberg,
+    equation 13); a user type's vector is A sqrt(S), a listing type's B sqrt(S), each at length one.
+    """
+    by_user, by_listing = Counter[str](), Counter[str]()
+    for (user, listing), count in counts.items():
+        by_user[user] += count
+        by_listing[listing] += count
+    users = sorted(name for name, count in by_user.items() if count >= FEWEST)
+    listings = sorted(name for name, count in by_listing.items() if count >= FEWEST)
+    if len(users) < 2 or len(listings) < 2:
+        return NONE
+    often = np.array([[counts.get((user, listing), 0) for listing in listings] for user in users], np.float64)
+    chance = often.sum(axis=1, keepdims=True) * often.sum(axis=0, keepdims=True) / often.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        surprise = np.maximum(np.nan_to_num(np.log(often / chance), nan=0.0, neginf=0.0), 0)
+    left, sizes, right = np.linalg.svd(surprise, full_matrices=False)
+    kept = min(DIMENSIONS, len(sizes))
+    scale = np.sqrt(sizes[:kept])
+    return Types(
+        Saved(users=_named(users, left[:, :kept] * scale), listings=_named(listings, right[:kept].T * scale))
+    )
+
+
+def _named(names: list[str], vectors: npt.NDArray[np.float64]) -> dict[str, list[float]]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = np.round(vectors / np.where(lengths > 1e-9, lengths, 1), DECIMALS) + 0.0
+    return dict(zip(names, units.tolist(), strict=True))

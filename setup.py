@@ -1,0 +1,17 @@
+"""What is compiled: the kernel that ranking stands on, and the writing of its answer. All else is in pyproject.toml."""
+
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import setup
+
+# No contraction: with fused multiplications the same list could get other scores on another machine.
+OPTIONS = ["-O3", "-ffp-contract=off", "-fno-math-errno"]
+
+setup(
+    ext_modules=[
+        Pybind11Extension(name, [source], cxx_std=17, extra_compile_args=OPTIONS)
+        for name, source in {
+            "models._kernel": "models/kernel.cpp",
+            "serving._answer": "serving/answer.cpp",
+        }.items()
+    ]
+)
