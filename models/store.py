@@ -11,7 +11,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteOptions,
+)
 
 from models.errors import UserError
 
@@ -31,9 +40,15 @@ class Store:
         options.set_keep_log_file_num(2)
         tables = BlockBasedOptions()
         tables.set_block_cache(_blocks)
+        tables.set_bloom_filter(10, False)
         options.set_block_based_table_factory(tables)
         options.set_write_buffer_size(64 << 20)
         options.set_max_write_buffer_number(2)
+        # A store that is filled has three versions of everything go through it: with the library's own settings it is
+        # rewritten so often that this takes most of the time. The filter makes up for it when it is read.
+        options.set_compression_type(DBCompressionType.lz4())
+        options.set_level_zero_file_num_compaction_trigger(12)
+        options.set_max_bytes_for_level_base(1 << 30)
         self._logged, self._not_logged = WriteOptions(), WriteOptions()
         self._not_logged.disable_wal = True  # type: ignore[method-assign,assignment]
         try:

@@ -39,7 +39,7 @@ class Metrics:
             registry=registry,
         )
         self.updates = Counter(
-            "insession_updates_total", "Records read from a topic", ("topic",), registry=registry
+            "insession_updates_total", "Keys that records of a topic changed", ("topic",), registry=registry
         )
         self.unreadable = Counter(
             "insession_unreadable_total", "Records that could not be read", ("topic",), registry=registry

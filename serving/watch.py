@@ -60,6 +60,7 @@ class Watch:
         if not self._current.refused:
             self._status.refused = ""
         if new is not None:
+            new.cold_start  # noqa: B018 -- here, and not in the follower's thread, which has more to do
             log.info("the bundle %s is loaded", new.name)
             self._take(new)
 
@@ -67,7 +68,6 @@ class Watch:
 def tried(bundle: Bundle) -> None:
     """Read all of the bundle that requests will need, and rank with it. UserError where it is broken."""
     bundle.index  # noqa: B018 -- read now, not within the first request that needs it
-    bundle.cold_start  # noqa: B018
     candidates = [Candidate(listing) for listing in bundle.space.ids[:TRIED]]
     if not candidates:
         return

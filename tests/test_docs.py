@@ -20,7 +20,10 @@ from models import recording
 from models.bundle import Manifest
 from models.topics import Topics
 from serving import api, openapi
+from serving import metrics as sidecar_metrics
+from serving.shadow import Shadow
 from streams import metrics as worker_metrics
+from tests.made import a_bundle
 
 ROOT = contracts.DOCS.parent
 PAGES = sorted([*contracts.DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
@@ -200,6 +203,15 @@ def test_every_link_leads_somewhere_and_every_test_named_exists(page: Path) -> N
 def test_every_metric_of_a_worker_is_described() -> None:
     text = (contracts.DOCS / "streams.md").read_text(encoding="utf-8")
     for metric in worker_metrics.Metrics().registry.collect():
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        assert f"`{name}`" in text, name
+
+
+def test_every_metric_of_a_sidecar_is_described() -> None:
+    text = (contracts.DOCS / "http.md").read_text(encoding="utf-8")
+    made = sidecar_metrics.Metrics("b")
+    Shadow(a_bundle(), 1.0, made)
+    for metric in made.registry.collect():
         name = f"{metric.name}_total" if metric.type == "counter" else metric.name
         assert f"`{name}`" in text, name
 

@@ -15,7 +15,8 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from models.sessions import UserEmbedding
+from models.history import History, append
+from models.sessions import State, UserEmbedding
 from models.states import Checkpoint, history_key, user_key
 from models.store import Store
 from models.topics import CHECKPOINT_KEY, Topics
@@ -25,6 +26,8 @@ from serving.metrics import Metrics
 from serving.states import States
 from streams import broker, topics
 from streams.broker import Broker
+from tests.conftest import kafka_home
+from tests.fleet import Kafka
 from tests.made import a_bundle, act, user_in
 
 PARTITIONS = 2
@@ -132,10 +135,13 @@ class Following:
 
 @contextmanager
 def following(
-    worker: Worker, path: Path, client: dict[str, str | int | float | bool] | None = None
+    worker: Worker,
+    path: Path,
+    client: dict[str, str | int | float | bool] | None = None,
+    held: frozenset[int] | None = None,
 ) -> Iterator[Following]:
     store, metrics = Store(path), Metrics("b")
-    states = States(store.get)
+    states = States(store.get, held)
     loop = asyncio.new_event_loop()
     made = Follower(client or worker.client, worker.names, store, states, metrics, a_bundle())
     made.start(loop)
@@ -308,3 +314,75 @@ def test_topics_that_are_missing_are_named(
         now.until(lambda: nothing.names.user_embeddings in now.follower.status.problem)
         topics.ensure(client, nothing.names, partitions=PARTITIONS)
         now.caught_up()
+
+
+def test_only_the_partitions_held_are_read(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a", "b")
+    worker.commit(1, 9, "c")
+    worker.put(worker.names.listings, "l1", b"{}")
+    with following(worker, tmp_path / "store", held=frozenset({1})) as now:
+        now.caught_up()
+        assert now.states.visitor("a", "") is None
+        assert now.embedding("c") == user("c")
+        assert now.store.get(listing_key(b"l1")) == b"{}"
+        assert now.follower.status.users == 1
+        assert now.states.partitions == PARTITIONS
+        assert [now.states.holds(number) for number in range(PARTITIONS)] == [False, True]
+    with following(worker, tmp_path / "store", held=frozenset({1})) as now:
+        now.caught_up()
+        assert now.read == 0
+    with following(worker, tmp_path / "store", held=frozenset({0})) as now:
+        now.until(lambda: now.follower.status.caught_up and now.embedding("a"))
+        assert now.states.visitor("c", "") is None
+        assert now.follower.status.users == 2
+
+
+def test_partitions_that_are_not_there_are_named(worker: Worker, tmp_path: Path) -> None:
+    with following(worker, tmp_path / "store", held=frozenset({1, 7})) as now:
+        now.until(lambda: "has the partitions 0 to 1, not 7" in now.follower.status.problem)
+        assert not now.follower.status.caught_up
+
+
+def test_a_session_that_closes_is_kept_until_its_history_comes(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a")
+    [session] = USER.state.sessions
+    closed = msgspec.structs.replace(user("a"), vector=None, state=State(last=session.last))
+    history = append(History(user_id="a"), session)
+    with following(worker, tmp_path / "store") as now:
+        now.caught_up()
+        worker.begin(0, 6, {"a": closed})
+        worker.producer.commit_transaction(SECONDS)
+        now.until(lambda: now.embedding("a") == closed)
+        visitor = now.states.visitor("a", "")
+        assert visitor is not None
+        assert visitor.closed == (session,)
+        worker.put(worker.names.user_histories, "a", msgspec.json.encode(history))
+        now.until(lambda: (now.states.visitor("a", "") or visitor).history == history)
+        visitor = now.states.visitor("a", "")
+        assert visitor is not None
+        assert visitor.closed == ()
+
+
+@pytest.mark.kafka
+def test_a_broker_that_comes_back_is_caught_up_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(cluster, "SECONDS", 0.5)
+    kafka = Kafka(kafka_home(), tmp_path / "kafka")
+    try:
+        worker = a_worker(kafka.running)
+        worker.commit(0, 5, "a")
+        with following(worker, tmp_path / "store") as now:
+            now.caught_up()
+            status = now.follower.status
+            now.until(lambda: status.seen)
+            kafka.running.process.kill()
+            now.until(lambda: status.problem)
+            assert status.caught_up
+            assert now.embedding("a") == user("a")
+            kafka.restart()
+            Worker(worker.client, worker.names).commit(0, 6, "b")
+            now.until(lambda: now.embedding("b"))
+            now.until(lambda: not status.problem)
+            assert now.metrics.resets._value.get() == 0
+    finally:
+        kafka.end()

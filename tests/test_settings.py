@@ -33,3 +33,16 @@ def test_what_is_no_host_and_port_is_refused_in_words(bootstrap: str) -> None:
 def test_a_wrong_setting_is_named(given: dict[str, str], says: str) -> None:
     with pytest.raises(UserError, match=says):
         load(**given)
+
+
+@pytest.mark.parametrize(
+    ("hold", "held"), [("0-3,7", {0, 1, 2, 3, 7}), ("5", {5}), ("2,0-1,1", {0, 1, 2}), ("", None)]
+)
+def test_partitions_to_hold_are_numbers_and_ranges(hold: str, held: set[int] | None) -> None:
+    assert load(hold=hold).held == held
+
+
+@pytest.mark.parametrize("hold", ["x", "3-", "1,,2", "-1", "7-3", "1-2-3"])
+def test_what_is_no_range_of_partitions_is_refused(hold: str) -> None:
+    with pytest.raises(UserError, match="--hold"):
+        load(hold=hold).held  # noqa: B018

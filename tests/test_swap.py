@@ -1,0 +1,324 @@
+"""Another bundle is taken between two requests: its vectors are there before it is, and no answer is of two."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from insession.online import Producing
+from insession.running import running
+from insession.sidecar import Sidecar
+from models import bundle as bundles
+from models import rank
+from models.bundle import Bundle
+from models.current import Current
+from models.events import Click
+from models.listings import Listing
+from models.rank import Candidate
+from models.sessions import Action, Session, State, UserEmbedding
+from models.states import user_key
+from models.store import Store
+from models.topics import Topics
+from models.visitor import Visitor
+from serving import cluster, follower, vectors
+from serving.api import RankRequest, RankResponse
+from serving.follower import Follower, Standing, listing_key
+from serving.health import Health
+from serving.metrics import Metrics
+from serving.ranking import Ranking
+from serving.states import States
+from serving.watch import Watch
+from tests.made import a_bundle, act, unit, user_in, visit
+from tests.path import as_record
+
+SECONDS = 20.0
+NOWHERE = {"bootstrap.servers": "127.0.0.1:1"}
+SESSION = visit(act(0, "l1"), act(5, "l2"))
+NAMES = [f"visitor{number}" for number in range(200)]
+
+
+def another(seed: int, dimensions: int = 8) -> Bundle:
+    return a_bundle(vectors=unit(50, dimensions, seed))
+
+
+class Serving:
+    """What a sidecar is made of but HTTP, over a store with users, with no broker in reach."""
+
+    def __init__(self, folder: Path, store: Store, used: str) -> None:
+        current = Current(folder)
+        loaded = current.load()
+        self.store = store
+        record = msgspec.structs.replace(user_in(loaded, *SESSION.events), bundle=used)
+        for name in NAMES:
+            value = msgspec.json.encode(msgspec.structs.replace(record, user_id=name))
+            store.write({user_key(name.encode()): value})
+        standing = Standing(cluster="c", topics={}, seen=1, partitions=1, held=None, vectors=used)
+        store.write({b"m": msgspec.json.encode(standing)})
+        self.metrics = Metrics(loaded.name)
+        self.ranking = Ranking(loaded, States(store.get), metrics=self.metrics)
+        self.follower = Follower(NOWHERE, Topics(), store, self.ranking.states, self.metrics, loaded)
+        self.watch = Watch(
+            current, lambda new: self.follower.take(new, self.switch), self.follower.status, self.metrics
+        )
+        self.loop = asyncio.new_event_loop()
+
+    def switch(self, new: Bundle) -> None:
+        self.ranking.bundle = new
+
+    def until(self, reached: Callable[[], object]) -> None:
+        async def wait() -> None:
+            ends = time.monotonic() + SECONDS
+            while not reached():
+                assert time.monotonic() < ends
+                await asyncio.sleep(0.005)
+
+        self.loop.run_until_complete(wait())
+
+    def record(self, name: str, bundle: str) -> UserEmbedding:
+        visitor = self.ranking.states.visitor(name, bundle)
+        assert visitor is not None
+        return visitor.embedding
+
+
+@contextmanager
+def serving(folder: Path, used: str | None = None) -> Iterator[Serving]:
+    with closing(Store(folder / "store")) as store:
+        made = Serving(folder, store, bundles.load(folder).name if used is None else used)
+        made.follower.start(made.loop)
+        try:
+            yield made
+        finally:
+            made.follower.stop()
+            made.loop.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cluster, "SECONDS", 0.1)
+    bundles.write(tmp_path, a_bundle())
+    return tmp_path
+
+
+def test_a_new_bundle_comes_with_everybodys_vectors(folder: Path) -> None:
+    with serving(folder) as made:
+        old, switched = made.ranking.bundle, []
+
+        def switch(new: Bundle) -> None:
+            switched.extend(made.record(name, new.name) for name in NAMES)
+            made.ranking.bundle = new
+
+        made.switch = switch  # type: ignore[method-assign]
+        bundles.write(folder, another(1, 16))
+        made.watch.look()
+        made.until(lambda: made.ranking.bundle is not old)
+        new = made.ranking.bundle
+        assert {record.vector for record in switched} == {new.encode(SESSION)}
+        assert {record.bundle for record in switched} == {new.name}
+        # A request under way with the old one goes on with the old one's.
+        assert made.record("visitor3", old.name).vector == old.encode(SESSION)
+
+
+def test_listings_announced_before_are_announced_to_the_new_bundle(folder: Path) -> None:
+    vectors_ = unit(50, 8, 1)
+    vectors_[7] = 0
+    with serving(folder) as made:
+        old = made.ranking.bundle
+        listing = Listing(listing_id="l7")
+        made.store.write({listing_key(b"l7"): msgspec.json.encode(listing)})
+        told: list[str] = []
+        bundles.write(folder, a_bundle(vectors=vectors_))
+        announce = Bundle.announce
+
+        def spy(bundle: Bundle, listing_id: str, listing: Listing | None) -> bool:
+            told.append(f"{bundle.name} {listing_id}")
+            return announce(bundle, listing_id, listing)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Bundle, "announce", spy)
+            made.watch.look()
+            made.until(lambda: made.ranking.bundle is not old)
+        assert told == [f"{made.ranking.bundle.name} l7"]
+
+
+def test_the_old_bundle_and_its_vectors_are_given_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "LEAVING_SECONDS", 0.05)
+    with serving(folder) as made:
+        last = weakref.ref(made.ranking.bundle)
+        for seed in range(1, 4):
+            name = made.ranking.bundle.name
+            bundles.write(folder, another(seed))
+            made.watch.look()
+            made.until(lambda name=name: made.ranking.bundle.name != name)  # type: ignore[misc]
+            gc.collect()
+            made.until(lambda last=last: last() is None)  # type: ignore[misc]
+            last = weakref.ref(made.ranking.bundle)
+
+        def spaces() -> set[bytes]:
+            return {key.split(b"/")[0] for key, _ in made.store.items(b"v", b"w")}
+
+        made.until(lambda: spaces() == {vectors.space(made.ranking.bundle.name)[:-1]})
+
+
+def test_vectors_are_brought_to_a_bundle_that_came_while_it_did_not_run(folder: Path) -> None:
+    with serving(folder, used="another") as made:
+        bundle = made.ranking.bundle
+        made.until(lambda: made.record(NAMES[-1], bundle.name).bundle == bundle.name)
+        made.until(lambda: made.metrics.recomputed._value.get() == len(NAMES))
+        assert made.record(NAMES[0], bundle.name).vector == bundle.encode(SESSION)
+
+
+def test_until_a_vector_is_there_the_answer_is_stale(folder: Path) -> None:
+    with serving(folder) as made:
+        bundle = another(1)
+        visitor = made.ranking.states.visitor(NAMES[0], "another")
+        answered = rank.rank(bundle, visitor, [Candidate("l1"), Candidate("l2")], timestamp=SESSION.last)
+        assert visitor is not None
+        assert visitor.embedding.bundle != "another"
+        assert answered.stale
+
+
+def test_a_broken_bundle_is_refused_and_the_old_one_goes_on(folder: Path) -> None:
+    with serving(folder) as made:
+        old = made.ranking.bundle
+        broken = bundles.write(folder, another(1))
+        damaged = broken / "ranker.json"
+        content = damaged.read_bytes()
+        damaged.write_bytes(content[:-1])
+        made.watch.look()
+        made.watch.look()
+        health = Health(made.follower.status, made.ranking, made.metrics)
+        assert "ranker.json: damaged" in health.readiness(0).notes[-1]
+        assert made.metrics.refused._value.get() == 1
+        assert made.ranking.bundle is old
+        damaged.write_bytes(content)
+        made.watch.look()
+        made.until(lambda: made.ranking.bundle.name == broken.name)
+        assert not any("refused" in note for note in health.readiness(0).notes)
+
+
+def test_a_bundle_that_is_taken_back_at_once_is_not_switched_to(folder: Path) -> None:
+    with serving(folder) as made:
+        old = made.ranking.bundle.name
+        link = folder / "current"
+        bundles.write(folder, another(1))
+        made.watch.look()
+        link.unlink()
+        link.symlink_to(old)
+        made.watch.look()
+        made.until(lambda: made.follower._work is None and made.follower._offered is None)
+        assert made.ranking.bundle.name == old
+
+
+USERS = 20
+CANDIDATES = tuple(Candidate(f"l{number}") for number in range(30))
+
+
+def test_no_answer_under_load_fails_or_is_of_two_bundles(tmp_path: Path) -> None:
+    made = [a_bundle(40), a_bundle(vectors=unit(40, 16, 1)), a_bundle(vectors=unit(40, 8, 2))]
+    named = {}
+    for bundle in reversed(made):
+        path = bundles.write(tmp_path, bundle)
+        named[path.name] = bundles.load(path)
+    order = list(named)[::-1]  # the first is current
+    now = int(time.time() * 1000)
+    visits = {f"u{number}": _visit(number, now) for number in range(USERS)}
+    expected = {
+        (name, user): _expected(bundle, user, session)
+        for name, bundle in named.items()
+        for user, session in visits.items()
+    }
+    answers: list[tuple[str, RankResponse]] = []
+    stopping = threading.Event()
+    failed: list[BaseException] = []
+
+    def ask(url: str, first: int) -> None:
+        number = first
+        try:
+            with closing(Sidecar(url)) as sidecar:
+                while not stopping.is_set():
+                    user = f"u{number % USERS}"
+                    number += 1
+                    request = RankRequest(user_id=user, candidates=CANDIDATES, timestamp=now)
+                    answers.append((user, sidecar.rank(request)))
+        except BaseException as error:
+            failed.append(error)
+
+    with running(tmp_path, partitions=2) as (client, names, sidecar):
+        producing = Producing(client, names.clicks)
+        last = {}
+        for user, session in visits.items():
+            for event in session.events:
+                assert isinstance(event, Action)
+                said = Click(
+                    event_id=event.event_id,
+                    user_id=user,
+                    timestamp=event.timestamp,
+                    listing_id=event.listing_id,
+                )
+                item = as_record(said)
+                producing.produce(item.partition or 0, item)
+            last[user] = producing.last(user.encode())
+        for user, place in last.items():
+            assert place is not None
+            request = RankRequest(
+                user_id=user,
+                candidates=CANDIDATES,
+                timestamp=now,
+                min_offset=place[1],
+                partition=place[0],
+                deadline_ms=10_000,
+            )
+            assert sidecar.rank(request).outcome == "ranked"
+        asking = [threading.Thread(target=ask, args=(sidecar.url, 7 * n)) for n in range(3)]
+        for thread in asking:
+            thread.start()
+        for name in [order[1], order[2], order[0], order[1]]:
+            bundles._point(tmp_path, name)
+            ends = time.monotonic() + SECONDS
+            while answers[-1:] and answers[-1][1].bundle != name:
+                assert time.monotonic() < ends, failed
+                time.sleep(0.05)
+            time.sleep(0.3)
+        stopping.set()
+        for thread in asking:
+            thread.join()
+    assert not failed
+    assert {answer.bundle for _, answer in answers} == set(order)
+    for user, answer in answers:
+        assert answer.outcome == "ranked"
+        assert not answer.stale
+        listings, scores = expected[answer.bundle, user]
+        assert [result.listing_id for result in answer.results] == listings
+        assert [result.score for result in answer.results] == pytest.approx(scores, abs=1e-5)
+
+
+def _visit(number: int, now: int) -> Session:
+    events = tuple(
+        Action(now - 60_000 + at * 1_000, f"{number}-{at}", "click", f"l{(number * 3 + at * 5) % 40}")
+        for at in range(3)
+    )
+    return Session(events[0].timestamp, events)
+
+
+def _expected(bundle: Bundle, user: str, session: Session) -> tuple[list[str], list[float]]:
+    record = UserEmbedding(
+        user_id=user,
+        vector=bundle.encode(session),
+        bundle=bundle.name,
+        as_of=session.last,
+        partition=0,
+        offset=0,
+        state=State(sessions=(session,), last=session.last),
+    )
+    ranked = rank.rank(bundle, Visitor(record), CANDIDATES, timestamp=session.last)
+    assert ranked.scores is not None
+    return [CANDIDATES[at].listing_id for at in ranked.order], [ranked.scores[at] for at in ranked.order]
