@@ -55,10 +55,11 @@ def run(
     UserError where the bundle can't be read, the port is taken or another process has the store.
     """
     loaded = bundles.load(bundle)
-    loaded.index  # noqa: B018 -- read now, not within the first request that needs it
-    gc.freeze()  # what is loaded now stays: collections need not look at it again
     dealt = variants or Variants()
     own = {one.name: bundles.load(one.bundle) for one in dealt.all if one.bundle is not None}
+    for one in (loaded, *own.values()):
+        one.index  # noqa: B018 -- read now, not within the first request that needs it
+    gc.freeze()  # what is loaded now stays: collections need not look at it again
     listening = list(sockets) if sockets is not None else [listen(host, port)]
     with contextlib.closing(Store(state)) as store:
         metrics = Metrics(loaded.name)
