@@ -245,7 +245,12 @@ def _ranked(
             )
             for ranked in answer.results
         ),
-        ranking=Ranking(rank_id=answer.rank_id, bundle=answer.bundle),
+        ranking=Ranking(
+            rank_id=answer.rank_id,
+            bundle=answer.bundle,
+            variant=answer.variant,
+            propensity=answer.propensity,
+        ),
     )
 
 

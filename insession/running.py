@@ -14,6 +14,9 @@ from insession.sidecar import Sidecar
 from models.topics import Topics
 from streams import broker, topics
 
+ALONE = {f"{PREFIX}{name}": "" for name in ("TOKEN", "TOKEN_FILE", "PROCESSES", "VARIANTS", "PEERS")}
+"""The environment of a sidecar of our own, which asks for no token and ranks for all."""
+
 
 @contextmanager
 def running(
@@ -55,7 +58,7 @@ def running(
                 *flags,
                 ready="serving on ",
                 log=folder / "serve.log",
-                environment=environment,
+                environment={**environment, **ALONE},
             )
         )
         sidecar = stack.enter_context(closing(Sidecar(serving.line.removeprefix("serving on "))))

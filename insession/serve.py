@@ -10,6 +10,7 @@ import click
 
 from insession import logs
 from insession.settings import Settings, options
+from models.errors import UserError
 
 
 @click.command("serve")
@@ -63,6 +64,9 @@ def command(
     from serving import partitions, processes
     from serving import variants as variants_
 
+    token = settings.bearer
+    if page and token:
+        raise UserError("--page and a token do not go together: a browser does not send it; leave one out")
     given = variants or tuple(settings.variants.replace(",", " ").split())
     dealt = variants_.parse(given, settings.experiment)
     others = partitions.parse(peers or tuple(settings.peers.split()))
@@ -70,7 +74,7 @@ def command(
         _serve,
         settings,
         page=page,
-        token=settings.bearer,
+        token=token,
         variants=dealt,
         peers=others,
         log_users=log_users,

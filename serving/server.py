@@ -72,9 +72,11 @@ def run(
     tried(loaded)
     beside = bundles.load(shadow) if shadow is not None else None
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.freeze()  # what is loaded now stays: collections need not look at it again
     dealt = variants or Variants()
     own = {one.name: bundles.load(one.bundle) for one in dealt.all if one.bundle is not None}
+    for one in own.values():
+        tried(one)
+    gc.freeze()  # what is loaded now stays: collections need not look at it again
     listening = list(sockets) if sockets is not None else [listen(host, port)]
     with contextlib.closing(Store(state)) as store:
         metrics = Metrics(loaded.name, loaded.manifest.index)

@@ -28,7 +28,7 @@ expected-statuses = ["2xx", 404, 422]
 
 [[operations]]
 include-path = "/readyz"
-checks.not_a_server_error.expected-statuses = ["2xx", 503]
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 503]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 503]
 """
 """404: what is asked for is not there. 422: what no schema can say, such as a listing that stands twice."""

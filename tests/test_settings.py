@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from insession.serve import command as serve
 from insession.settings import load
 from models.errors import UserError
 
@@ -46,3 +49,29 @@ def test_partitions_to_hold_are_numbers_and_ranges(hold: str, held: set[int] | N
 def test_what_is_no_range_of_partitions_is_refused(hold: str) -> None:
     with pytest.raises(UserError, match="--hold"):
         load(hold=hold).held  # noqa: B018
+
+
+def test_a_token_comes_from_the_environment_or_a_file_and_is_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load().bearer == ""
+    monkeypatch.setenv("INSESSION_TOKEN", "s3cret")
+    assert load().bearer == "s3cret"
+    assert "s3cret" not in repr(load())
+    monkeypatch.setenv("INSESSION_TOKEN_FILE", str(tmp_path / "token"))
+    with pytest.raises(UserError, match="both set"):
+        load().bearer  # noqa: B018
+    monkeypatch.delenv("INSESSION_TOKEN")
+    with pytest.raises(UserError, match="can't be read"):
+        load().bearer  # noqa: B018
+    (tmp_path / "token").write_text("of-a-file\n")
+    assert load().bearer == "of-a-file"
+    for wrong in ("", "a b", "é"):
+        (tmp_path / "token").write_text(wrong)
+        with pytest.raises(UserError) as refused:
+            load().bearer  # noqa: B018
+        assert not wrong or wrong not in str(refused.value)
+
+
+def test_a_token_is_no_flag() -> None:
+    assert not [param for param in serve.params if "token" in str(param.name)]
