@@ -63,8 +63,8 @@ def test_how_the_rankings_differ_is_measured(served: Served) -> None:
     Client(served.app).post("/v1/rank", json=request())
     wait_for(served.metrics, "compared", 1)
     own = OTHER.encode(USER.state.sessions[-1])
-    theirs = rank.rank(OTHER, Visitor(_as(OTHER, own)), CANDIDATES, timestamp=NOW).order
-    ours = rank.rank(BUNDLE, Visitor(USER), CANDIDATES, timestamp=NOW).order
+    theirs = rank.rank(OTHER, Visitor(_as(OTHER, own)), CANDIDATES, timestamp=NOW).order.tolist()
+    ours = rank.rank(BUNDLE, Visitor(USER), CANDIDATES, timestamp=NOW).order.tolist()
     assert ours != theirs
     overlap = len({*ours[:10]} & {*theirs[:10]}) / 10
     assert figure(served.metrics, "insession_shadow_overlap_sum") == pytest.approx(overlap)
