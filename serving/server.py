@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from models import bundle as bundles
 from models.bundle import Bundle
@@ -124,22 +125,27 @@ def run(
             token=token,
             shared=listening[0].getsockname()[1] if len(listening) > 1 else None,
         )
-        config = uvicorn.Config(
-            application,
-            loop="uvloop",
-            http=Connection,
-            ws="none",
-            proxy_headers=False,
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=IDLE_SECONDS,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
+        config = configured(application)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_serve(uvicorn.Server(config), listening, started))
+
+
+def configured(application: ASGIApp) -> uvicorn.Config:
+    """The server, as it is set up for an application."""
+    return uvicorn.Config(
+        application,
+        loop="uvloop",
+        http=Connection,
+        ws="none",
+        proxy_headers=False,
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
 
 
 async def _serve(
