@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import Any, TypeVar
 
@@ -127,11 +126,13 @@ async def read(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> bytes:
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """The body as its type. Raises Refused (400) that says what is wrong and names the field."""
     try:
-        return decoder.decode(body)
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError as error:
+            if "got `float`" not in str(error):
+                raise
+            return msgspec.convert(_integers(msgspec.json.decode(body)), decoder.type)
     except msgspec.ValidationError as error:
-        if "got `float`" in str(error):
-            with contextlib.suppress(msgspec.ValidationError):
-                return msgspec.convert(_integers(msgspec.json.decode(body)), decoder.type)
         says, field = named(error)
         raise Refused(400, says, field=field) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -276,7 +276,19 @@ def test_a_missing_field_is_named(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]x", b"\xff", b'{"user_id": "\\ud800"}', b"[" * 100_000, b'{"user_id": 1e999}', b"null"],
+    [
+        b"",
+        b"{",
+        b"[]x",
+        b"\xff",
+        b'{"user_id": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"user_id": 1e999}',
+        b"null",
+        b'{"user_id": "u", "timestamp": 1.0, "candidates": [], "x": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"user_id": "u", "timestamp": 1.0, "candidates": [',
+        b'{"user_id": "u", "timestamp": 1e300, "candidates": []}',
+    ],
 )
 def test_what_is_not_a_request_is_refused(client: Client, body: bytes) -> None:
     problem(client.post("/v1/rank", content=body, headers=JSON), 400)
