@@ -13,11 +13,15 @@ Gathered = tuple[Rows, Doubles, Doubles, bool, bool]
 
 NAMES: tuple[str, ...]
 
-def gather(candidates: Sequence[object], row: dict[str, int]) -> Gathered: ...
+class Directory:
+    def __init__(self, ids: list[str]) -> None: ...
+    def set(self, id: str, row: int) -> None: ...
+
+def gather(candidates: Sequence[object], directory: Directory, vectors: Floats) -> Gathered: ...
 def taste(
     tuples: list[tuple[Done, ...]],
     vectors: Floats,
-    row: dict[str, int],
+    directory: Directory,
     markets: list[str | None],
     ranges: list[int],
     vector: tuple[float, ...] | None,

@@ -148,10 +148,7 @@ class Bundle:
             if before is None:
                 return False
             self.announced.drop(listing_id)
-            if own is None:
-                del self.row[listing_id]
-            else:
-                self.row[listing_id] = own
+            self.space.drop(listing_id, own)
             return True
         if listing == before:
             return False

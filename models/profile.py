@@ -90,7 +90,7 @@ def profile(
     queries, columns, actions, in_range, priced, booked = _kernel.taste(
         deeds(visitor, timestamp) if similar else [],
         space.vectors,
-        space.row,
+        space.directory,
         space.markets,
         listings.ranges,
         vector if similar and session is not None else None,

@@ -36,7 +36,7 @@ Gathered = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.
 def gather(candidates: Sequence[Candidate], bundle: Bundle) -> Gathered:
     """What is said of n candidates: their rows in the bundle, -1 for an unknown one, their scores and prices, [n], NaN
     where none is said, whether surely each listing stands once, and whether any is pinned."""
-    return _kernel.gather(candidates, bundle.row)
+    return _kernel.gather(candidates, bundle.space.directory, bundle.vectors)
 
 
 @dataclass(slots=True)

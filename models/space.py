@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from models import _kernel
 from models.listings import NOTHING
 
 Floats = npt.NDArray[np.float32]
@@ -34,6 +35,8 @@ class Space:
         self.row = dict(row)
         self.ids = list(row)
         """By row."""
+        self.directory = _kernel.Directory(self.ids)
+        """The same as `row`, for the kernel."""
         self.markets: list[str | None] = list(markets) if markets is not None else [None] * size
         """By row."""
         self._put: dict[str, int] = {}
@@ -78,8 +81,20 @@ class Space:
             self.markets.append(market)
             self._size = row + 1
         self.markets[row] = market
-        self.row[listing_id] = self._put[listing_id] = row
+        self._put[listing_id] = row
+        self._name(listing_id, row)
         return row
+
+    def drop(self, listing_id: str, own: int | None) -> None:
+        """Forget what was put for a listing: it has the row `own` again, or none."""
+        self._name(listing_id, own)
+
+    def _name(self, listing_id: str, row: int | None) -> None:
+        self.directory.set(listing_id, -1 if row is None else row)
+        if row is None:
+            self.row.pop(listing_id, None)
+        else:
+            self.row[listing_id] = row
 
     def _grow(self) -> None:
         size = self._size

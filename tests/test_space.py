@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import _kernel
+from models.rank import Candidate
+from models.space import Space
+from tests.made import unit
+
+IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
+
+
+@given(st.lists(IDS, unique=True, max_size=60), st.lists(st.tuples(IDS, st.integers(-1, 1_000)), max_size=60))
+def test_the_kernels_directory_is_a_dictionary(ids: list[str], changes: list[tuple[str, int]]) -> None:
+    directory, expected = _kernel.Directory(ids), {listing: row for row, listing in enumerate(ids)}
+    for listing, row in changes:
+        directory.set(listing, row)
+        expected[listing] = row
+    asked = [*expected, "nobody knows this"]
+    rows, *_ = _kernel.gather([Candidate(listing) for listing in asked], directory, unit(1, 4))
+    assert rows.tolist() == [expected.get(listing, -1) for listing in asked]
+
+
+def test_what_is_put_and_dropped_is_the_same_for_both() -> None:
+    vectors = unit(3, 4)
+    space = Space({"a": 0, "b": 1}, vectors[:2].copy())
+    names = ["a", "b", "c", "d"]
+
+    def rows() -> list[int]:
+        found, *_ = _kernel.gather([Candidate(name) for name in names], space.directory, space.vectors)
+        assert found.tolist() == [space.row.get(name, -1) for name in names]
+        return found.tolist()  # type: ignore[no-any-return]
+
+    assert rows() == [0, 1, -1, -1]
+    assert space.put("c", vectors[2], price=8.0, market="rome") == 2
+    assert rows() == [0, 1, 2, -1]
+    assert space.log_prices[2] == 3
+    assert space.markets == [None, None, "rome"]
+    space.put("a", vectors[2])
+    assert rows() == [3, 1, 2, -1]
+    space.drop("a", 0)
+    space.drop("c", None)
+    assert rows() == [0, 1, -1, -1]
+    assert space.put("c", vectors[1]) == 2
+    np.testing.assert_array_equal(space.vectors[2], vectors[1])
+    assert np.isnan(space.log_prices[2])
+
+
+def test_gather_says_what_the_caller_said_and_whether_a_listing_stands_twice() -> None:
+    directory, vectors = _kernel.Directory(["a", "b"]), unit(2, 4)
+    one = [Candidate("b", 2.0), Candidate("x", None, 3.0), Candidate("a", pin=1)]
+    rows, scores, prices, once, pinned = _kernel.gather(one, directory, vectors)
+    assert rows.tolist() == [1, -1, 0]
+    np.testing.assert_array_equal(scores, [2.0, np.nan, np.nan])
+    np.testing.assert_array_equal(prices, [np.nan, 3.0, np.nan])
+    assert (once, pinned) == (True, True)
+    *_, once, pinned = _kernel.gather([*one[:2], Candidate("x")], directory, vectors)
+    assert (once, pinned) == (False, False)
