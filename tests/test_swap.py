@@ -61,7 +61,7 @@ class Serving:
         for name in NAMES:
             value = msgspec.json.encode(msgspec.structs.replace(record, user_id=name))
             store.write({user_key(name.encode()): value})
-        standing = Standing(cluster="c", topics={}, seen=1, partitions=1, held=None, vectors=used)
+        standing = Standing(cluster="c", topics={}, seen=1, partitions=1, held=None, vectors=frozenset((used,)))
         store.write({b"m": msgspec.json.encode(standing)})
         self.metrics = Metrics(loaded.name)
         self.ranking = Ranking(loaded, States(store.get), metrics=self.metrics)
