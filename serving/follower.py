@@ -6,7 +6,8 @@ only: where their ids differ, where a position is not on its topic any more, or 
 missed, the store begins from nothing. Then it is filled without looking at what is in it, and stands for nothing
 until it is full.
 
-Between two polls the thread brings the users' vectors to another bundle, a slice at a time.
+Users have a vector of each bundle that answers: the one in use, those of variants, and the next one before it is
+switched to. Records get theirs as they are read; what stood in the store before, between two polls, a slice at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import logging
 import threading
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
@@ -69,9 +70,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     held: list[int] | None
     """and which of them are in the store; None: all."""
     users: int = 0
-    vectors: str = ""
-    """The bundle in whose space every user has a vector; empty where that is not known."""
-    version: Literal[2] = 2
+    vectors: frozenset[str] = frozenset()
+    """The bundles in whose spaces every user is known to have a vector."""
+    version: Literal[3] = 3
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -129,12 +130,16 @@ class Follower:
         states: States,
         metrics: Metrics,
         bundle: Bundle,
+        bundles: Sequence[Bundle] = (),
         shadow: Bundle | None = None,
     ) -> None:
-        """The listings that are announced are announced to the bundle in use, and to the shadow's, in the follower's thread."""
+        """`bundle` is in use, until `take` gives another one; `bundles`, of variants, stay.
+
+        Listings are announced to all of them in the follower's thread, and to the shadow's, which needs no vectors.
+        """
         self.status = Status()
         self.bundle = bundle
-        """In its space users have vectors."""
+        self._beside = tuple(bundles)
         self._shadow = shadow
         self._next: Bundle | None = None
         """Is being brought up beside the one in use."""
@@ -142,7 +147,8 @@ class Follower:
         self._taken: _Offer | None = None
         """The one that `_next` is of."""
         self._work: Iterator[None] | None = None
-        self._leaving: float | None = None
+        self._leaving: float | None = 0.0
+        """From when on nobody needs the vectors of other bundles; at the start there may be those of an earlier one."""
         # Silent: a broker that is away is told by `status`, not by a library on stderr.
         self._quiet: dict[str, Any] = {**client, "log_level": 0, "error_cb": self._heard}
         self._refusal = ""
@@ -370,10 +376,14 @@ class Follower:
         self._store.write(self._stands(seen=asked))
         return 0
 
-    def _stands(self, **changed: object) -> dict[bytes, bytes | None]:
-        """What to write so that the store stands for this."""
+    def _stands(self, brought: str = "", **changed: object) -> dict[bytes, bytes | None]:
+        """What to write so that the store stands for this; to `brought`, a bundle, every user's vector is brought now."""
         assert self._standing is not None
-        self._standing = msgspec.structs.replace(self._standing, users=self.status.users, **changed)
+        # What is read from here on gets no vectors of other bundles.
+        kept = {bundle.name for bundle in self._bundles()} & {*self._standing.vectors, brought}
+        self._standing = msgspec.structs.replace(
+            self._standing, users=self.status.users, vectors=frozenset(kept), **changed
+        )
         return {_STANDING: msgspec.json.encode(self._standing)}
 
     def _filled(self) -> None:
@@ -441,9 +451,8 @@ class Follower:
             changes = {user_key(user): value for user, value in states.items()}
             changes |= {history_key(user): value for user, value in histories.items()}
         else:
-            bundles = [bundle for bundle in (self.bundle, self._next) if bundle is not None]
             changes, more = users.changed(
-                self._store, states, earlier, histories, bundles, follows=self.status.caught_up
+                self._store, states, earlier, histories, self._bundles(), follows=self.status.caught_up
             )
             self.status.users += more
         for key, value in values[self._topics.listings].items():
@@ -461,10 +470,9 @@ class Follower:
             self._work = self._bring_up(self._next, switch)
         elif self._leaving is not None and time.monotonic() > self._leaving:
             self._leave()
-        elif self._work is None and self._outdated():
-            self._store.write(self._stands(vectors=""))
-            self._leave()
-            self._work = self._vectors(self.bundle)
+        elif self._work is None:
+            lacking = next(filter(self._lacks, self._bundles()), None)
+            self._work = self._vectors(lacking) if lacking is not None else None
         if self._work is None:
             return False
         until = time.monotonic() + SLICE_SECONDS
@@ -483,9 +491,14 @@ class Follower:
             self._metrics.unreadable.labels(self._topics.listings).inc()
             log.warning("%s: a listing that can't be read, %r: %s", self._topics.listings, key, error)
             return
-        for bundle in (self.bundle, self._next, self._shadow):
-            if bundle is not None:
-                bundle.announce(listing_id, listing)
+        for bundle in self._bundles():
+            bundle.announce(listing_id, listing)
+        if self._shadow is not None:
+            self._shadow.announce(listing_id, listing)
+
+    def _bundles(self) -> list[Bundle]:
+        """Those that answer users, or are about to; a name may stand there twice."""
+        return [self.bundle, *self._beside, *([self._next] if self._next is not None else [])]
 
     def _bring_up(self, new: Bundle, switch: Callable[[Bundle], object]) -> Iterator[None]:
         """Announce to a new bundle what was announced before, give users vectors of it, and have it switched to."""
@@ -494,7 +507,7 @@ class Follower:
                 with contextlib.suppress(ValueError):  # it was told of when it came
                     new.announce(*decode_record(key[1:], value))
             yield
-        if self._standing is not None and not self._filling:
+        if self._lacks(new):
             yield from self._vectors(new)
         self.bundle, self._next, self._taken = new, None, None
         self._leaving = time.monotonic() + LEAVING_SECONDS
@@ -511,7 +524,7 @@ class Follower:
             yield
         log.info("%d users' vectors computed for the bundle %s", done, bundle.name)
         self._metrics.recomputed.inc(done)
-        self._store.write(self._stands(vectors=bundle.name))
+        self._store.write(self._stands(brought=bundle.name))
 
     def _slices(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
         """All keys that begin with `prefix` and their values, some at a time, each as it stands then."""
@@ -520,15 +533,17 @@ class Follower:
             yield some
             after = some[-1][0] + b"\0"
 
-    def _outdated(self) -> bool:
-        """Whether users may lack vectors of the bundle in use; not asked of a store that is being filled."""
+    def _lacks(self, bundle: Bundle) -> bool:
+        """Whether users may lack vectors of the bundle; not asked of a store that is being filled."""
         standing = self._standing
-        return standing is not None and not self._filling and standing.vectors != self.bundle.name
+        return standing is not None and not self._filling and bundle.name not in standing.vectors
 
     def _leave(self) -> None:
-        """Drop the vectors of bundles that are not in use any more."""
+        """Drop the vectors of bundles that do not answer any more."""
         self._leaving = None
-        kept = sorted(vectors.space(b.name) for b in (self.bundle, self._next) if b is not None)
+        if self._standing is not None:
+            self._store.write(self._stands())
+        kept = sorted({vectors.space(bundle.name) for bundle in self._bundles()})
         begin = vectors.PREFIX
         for space in kept:
             self._store.drop(begin, space)

@@ -92,7 +92,9 @@ def run(
             log_users=log_users,
             shadow=shadowing,
         )
-        follower = Follower(client, topics, store, ranking.states, metrics, loaded, beside)
+        follower = Follower(
+            client, topics, store, ranking.states, metrics, loaded, list(own.values()), beside
+        )
 
         def switch(new: Bundle) -> None:
             log.info("bundle %s in place of %s", new.name, ranking.bundle.name)

@@ -186,7 +186,7 @@ def announce(place: tuple[Client, Topics], *listings: Listing) -> None:
     producer.flush()
 
 
-def placed(vectors: int = 40) -> Bundle:
+def placed(vectors: int = 40, dimensions: int = 8) -> Bundle:
     """A bundle whose listings are all rooms in one street."""
     from models import listings, ranker
     from models.bundle import Training, assemble
@@ -204,7 +204,7 @@ def placed(vectors: int = 40) -> Bundle:
     ]
     return assemble(
         listings=listings.collect(known),
-        vectors=unit(vectors, 8),
+        vectors=unit(vectors, dimensions),
         ranker=ranker.default(),
         training=Training(source="embeddings", data="placed"),
     )

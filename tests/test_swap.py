@@ -1,4 +1,5 @@
-"""Another bundle is taken between two requests: its vectors are there before it is, and no answer is of two."""
+"""Another bundle is taken between two requests: its vectors are there before it is, and no answer is of two. Variants'
+bundles have everybody's vectors all along."""
 
 from __future__ import annotations
 
@@ -7,15 +8,19 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import product
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from insession import security
 from insession.online import Producing
-from insession.running import running
+from insession.processes import insession
+from insession.running import ALONE, running
+from insession.settings import PREFIX
 from insession.sidecar import Sidecar
 from models import bundle as bundles
 from models import rank
@@ -36,9 +41,11 @@ from serving.health import Health
 from serving.metrics import Metrics
 from serving.ranking import Ranking
 from serving.states import States
+from serving.variants import parse
 from serving.watch import Watch
+from streams.topics import Client
 from tests.made import a_bundle, act, unit, user_in, visit
-from tests.path import as_record
+from tests.path import NEW, announce, as_record, placed
 
 SECONDS = 20.0
 NOWHERE = {"bootstrap.servers": "127.0.0.1:1"}
@@ -50,10 +57,15 @@ def another(seed: int, dimensions: int = 8) -> Bundle:
     return a_bundle(vectors=unit(50, dimensions, seed))
 
 
+def kept(folder: Path, bundle: Bundle) -> Bundle:
+    """The bundle with a name, as it is read from a folder."""
+    return bundles.load(bundles.write(folder, bundle))
+
+
 class Serving:
     """What a sidecar is made of but HTTP, over a store with users, with no broker in reach."""
 
-    def __init__(self, folder: Path, store: Store, used: str) -> None:
+    def __init__(self, folder: Path, store: Store, used: str, beside: Sequence[Bundle]) -> None:
         current = Current(folder)
         loaded = current.load()
         self.store = store
@@ -61,11 +73,13 @@ class Serving:
         for name in NAMES:
             value = msgspec.json.encode(msgspec.structs.replace(record, user_id=name))
             store.write({user_key(name.encode()): value})
-        standing = Standing(cluster="c", topics={}, seen=1, partitions=1, held=None, vectors=used)
-        store.write({b"m": msgspec.json.encode(standing)})
+        if store.get(b"m") is None:
+            full = frozenset((used,))
+            standing = Standing(cluster="c", topics={}, seen=1, partitions=1, held=None, vectors=full)
+            store.write({b"m": msgspec.json.encode(standing)})
         self.metrics = Metrics(loaded.name)
         self.ranking = Ranking(loaded, States(store.get), metrics=self.metrics)
-        self.follower = Follower(NOWHERE, Topics(), store, self.ranking.states, self.metrics, loaded)
+        self.follower = Follower(NOWHERE, Topics(), store, self.ranking.states, self.metrics, loaded, beside)
         self.watch = Watch(
             current, lambda new: self.follower.take(new, self.switch), self.follower.status, self.metrics
         )
@@ -88,11 +102,19 @@ class Serving:
         assert visitor is not None
         return visitor.embedding
 
+    def spaces(self) -> set[bytes]:
+        """The spaces in which there are vectors beside the records."""
+        return {key.split(b"/")[0] + b"/" for key, _ in self.store.items(b"v", b"w")}
+
+    @property
+    def recomputed(self) -> float:
+        return self.metrics.recomputed._value.get()
+
 
 @contextmanager
-def serving(folder: Path, used: str | None = None) -> Iterator[Serving]:
+def serving(folder: Path, used: str | None = None, beside: Sequence[Bundle] = ()) -> Iterator[Serving]:
     with closing(Store(folder / "store")) as store:
-        made = Serving(folder, store, bundles.load(folder).name if used is None else used)
+        made = Serving(folder, store, bundles.load(folder).name if used is None else used, beside)
         made.follower.start(made.loop)
         try:
             yield made
@@ -162,17 +184,14 @@ def test_the_old_bundle_and_its_vectors_are_given_back(folder: Path, monkeypatch
             made.until(lambda last=last: last() is None)  # type: ignore[misc]
             last = weakref.ref(made.ranking.bundle)
 
-        def spaces() -> set[bytes]:
-            return {key.split(b"/")[0] for key, _ in made.store.items(b"v", b"w")}
-
-        made.until(lambda: spaces() == {vectors.space(made.ranking.bundle.name)[:-1]})
+        made.until(lambda: made.spaces() == {vectors.space(made.ranking.bundle.name)})
 
 
 def test_vectors_are_brought_to_a_bundle_that_came_while_it_did_not_run(folder: Path) -> None:
     with serving(folder, used="another") as made:
         bundle = made.ranking.bundle
         made.until(lambda: made.record(NAMES[-1], bundle.name).bundle == bundle.name)
-        made.until(lambda: made.metrics.recomputed._value.get() == len(NAMES))
+        made.until(lambda: made.recomputed == len(NAMES))
         assert made.record(NAMES[0], bundle.name).vector == bundle.encode(SESSION)
 
 
@@ -218,8 +237,65 @@ def test_a_bundle_that_is_taken_back_at_once_is_not_switched_to(folder: Path) ->
         assert made.ranking.bundle.name == old
 
 
+def test_a_variants_bundle_has_everybodys_vectors_and_keeps_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "LEAVING_SECONDS", 0.05)
+    variants = [kept(folder / "variants", another(1, 16)), kept(folder / "variants", another(2))]
+    with serving(folder, beside=variants) as made:
+        made.until(lambda: made.recomputed == 2 * len(NAMES))
+        for name, variant in product((NAMES[0], NAMES[-1]), variants):
+            assert made.record(name, variant.name).vector == variant.encode(SESSION)
+        old = made.ranking.bundle
+        bundles.write(folder, another(3))
+        made.watch.look()
+        made.until(lambda: made.ranking.bundle is not old)
+        new = made.ranking.bundle
+        made.until(lambda: made.follower._leaving is None and made.follower._work is None)
+        assert made.spaces() == {vectors.space(bundle.name) for bundle in (new, *variants)}
+        for variant in variants:
+            assert made.record(NAMES[7], variant.name).vector == variant.encode(SESSION)
+        # A variant's bundle that comes into use has its vectors already.
+        before = made.recomputed
+        bundles.write(folder, variants[0])
+        made.watch.look()
+        made.until(lambda: made.ranking.bundle is not new)
+        made.until(lambda: made.spaces() == {vectors.space(variant.name) for variant in variants})
+        assert made.recomputed == before == 3 * len(NAMES)
+
+
+def test_vectors_of_a_bundle_that_is_not_given_any_more_are_dropped(folder: Path) -> None:
+    variant = kept(folder / "variants", another(1))
+    for recomputed in (len(NAMES), len(NAMES)):
+        with serving(folder, beside=[variant]) as made:
+            made.until(lambda made=made, number=recomputed: made.recomputed == number)  # type: ignore[misc]
+            assert made.spaces() == {vectors.space(variant.name)}
+        with serving(folder) as made:
+            made.until(lambda made=made: not made.spaces())  # type: ignore[misc]
+
+
+def test_a_warm_start_makes_no_vector_of_a_variants_bundle_again(folder: Path) -> None:
+    variant = kept(folder / "variants", another(1))
+    with serving(folder, beside=[variant]) as made:
+        made.until(lambda: made.recomputed == len(NAMES))
+    with serving(folder, beside=[variant]) as made:
+        made.until(lambda: made.follower._leaving is None and made.follower.status.problem)
+        time.sleep(0.2)
+        assert made.recomputed == 0
+        assert made.record(NAMES[3], variant.name).vector == variant.encode(SESSION)
+
+
+def test_listings_announced_before_the_start_are_announced_to_a_variants_bundle(folder: Path) -> None:
+    ours, theirs = placed(), placed(dimensions=16)
+    with closing(Store(folder / "store")) as store:
+        store.write({listing_key(b"new"): msgspec.json.encode(NEW)})
+    bundles.write(folder, ours)
+    with serving(folder, beside=[theirs]) as made:
+        made.until(lambda: "new" in theirs.row and "new" in made.ranking.bundle.row)
+
+
 USERS = 20
-CANDIDATES = tuple(Candidate(f"l{number}") for number in range(30))
+CANDIDATES = (*(Candidate(f"l{number}") for number in range(30)), Candidate(NEW.listing_id))
 
 
 def test_no_answer_under_load_fails_or_is_of_two_bundles(tmp_path: Path) -> None:
@@ -253,31 +329,8 @@ def test_no_answer_under_load_fails_or_is_of_two_bundles(tmp_path: Path) -> None
             failed.append(error)
 
     with running(tmp_path, partitions=2) as (client, names, sidecar):
-        producing = Producing(client, names.clicks)
-        last = {}
-        for user, session in visits.items():
-            for event in session.events:
-                assert isinstance(event, Action)
-                said = Click(
-                    event_id=event.event_id,
-                    user_id=user,
-                    timestamp=event.timestamp,
-                    listing_id=event.listing_id,
-                )
-                item = as_record(said)
-                producing.produce(item.partition or 0, item)
-            last[user] = producing.last(user.encode())
-        for user, place in last.items():
-            assert place is not None
-            request = RankRequest(
-                user_id=user,
-                candidates=CANDIDATES,
-                timestamp=now,
-                min_offset=place[1],
-                partition=place[0],
-                deadline_ms=10_000,
-            )
-            assert sidecar.rank(request).outcome == "ranked"
+        for user, (partition, offset) in _clicked(client, names, visits).items():
+            assert sidecar.rank(_after(user, partition, offset, now)).outcome == "ranked"
         asking = [threading.Thread(target=ask, args=(sidecar.url, 7 * n)) for n in range(3)]
         for thread in asking:
             thread.start()
@@ -299,6 +352,98 @@ def test_no_answer_under_load_fails_or_is_of_two_bundles(tmp_path: Path) -> None
         listings, scores = expected[answer.bundle, user]
         assert [result.listing_id for result in answer.results] == listings
         assert [result.score for result in answer.results] == pytest.approx(scores, abs=1e-5)
+
+
+def test_users_of_a_variant_are_ranked_with_its_bundle_and_their_vectors_of_it(tmp_path: Path) -> None:
+    folder = tmp_path / "bundles"
+    bundles.write(folder, placed())
+    other = bundles.write(tmp_path / "next", placed(dimensions=16))
+    flags = ["--variant", f"next=0.5:{other}", "--experiment", "e"]
+    dealt = parse(flags[1:2], "e")
+    now = int(time.time() * 1000)
+    visits = {f"u{number}": _visit(number, now) for number in range(USERS)}
+    assert {dealt.of(user).name for user in list(visits)[:5]} == {"default", "next"}
+    loaded = {"default": bundles.load(folder), "next": bundles.load(other)}
+
+    def check(user: str, answer: RankResponse) -> None:
+        bundle = loaded[answer.variant]
+        assert (answer.variant, answer.bundle) == (dealt.of(user).name, bundle.name)
+        assert (answer.outcome, answer.stale) == ("ranked", False)
+        listings, scores = _expected(bundle, user, visits[user])
+        assert [result.listing_id for result in answer.results] == listings
+        assert [result.score for result in answer.results] == pytest.approx(scores, abs=1e-5)
+        assert [result.known for result in answer.results if result.listing_id == NEW.listing_id] == [
+            NEW.listing_id in bundle.row
+        ]
+
+    with running(folder, partitions=2) as (client, names, first):
+        # Of these there are states before the sidecar with variants starts; the others come while it runs.
+        early = dict(list(visits.items())[: USERS // 2])
+        for user, (partition, offset) in _clicked(client, names, early).items():
+            assert first.rank(_after(user, partition, offset, now)).outcome == "ranked"
+        common = ["--bootstrap", str(client["bootstrap.servers"]), "--bundle", str(folder)]
+        common += ["--state", str(tmp_path / "state"), "--port", "0"]
+        environment, log = {**security.off(PREFIX), **ALONE}, tmp_path / "serve.log"
+        with (
+            insession(
+                "serve", *common, *flags, ready="serving on ", log=log, environment=environment
+            ) as process,
+            closing(Sidecar(process.line.removeprefix("serving on "))) as sidecar,
+        ):
+            sidecar.wait_until_ready()
+
+            def answers(users: Iterable[str]) -> dict[str, RankResponse]:
+                request = RankRequest(user_id="", candidates=CANDIDATES, timestamp=now)
+                return {u: sidecar.rank(msgspec.structs.replace(request, user_id=u)) for u in users}
+
+            def until(reached: Callable[[RankResponse], bool], users: Iterable[str]) -> None:
+                ends = time.monotonic() + SECONDS
+                while not all(map(reached, (found := answers(users)).values())):
+                    assert time.monotonic() < ends
+                    time.sleep(0.05)
+                for user, answer in found.items():
+                    check(user, answer)
+
+            until(lambda answer: not answer.stale, early)
+            late = {user: session for user, session in visits.items() if user not in early}
+            for user, (partition, offset) in _clicked(client, names, late).items():
+                check(user, sidecar.rank(_after(user, partition, offset, now)))
+            announce((client, names), NEW)
+            for bundle in loaded.values():
+                assert bundle.announce(NEW.listing_id, NEW)
+            until(lambda answer: all(result.known for result in answer.results), visits)
+
+
+def _clicked(client: Client, names: Topics, visits: Mapping[str, Session]) -> dict[str, tuple[int, int]]:
+    """Produce the visits' clicks: partition and offset of each user's last."""
+    producing = Producing(client, names.clicks)
+    last = {}
+    for user, session in visits.items():
+        for event in session.events:
+            assert isinstance(event, Action)
+            said = Click(
+                event_id=event.event_id,
+                user_id=user,
+                timestamp=event.timestamp,
+                listing_id=event.listing_id,
+            )
+            item = as_record(said)
+            producing.produce(item.partition or 0, item)
+        place = producing.last(user.encode())
+        assert place is not None
+        last[user] = place
+    return last
+
+
+def _after(user: str, partition: int, offset: int, now: int) -> RankRequest:
+    return RankRequest(
+        user_id=user,
+        candidates=CANDIDATES,
+        timestamp=now,
+        min_offset=offset,
+        partition=partition,
+        deadline_ms=10_000,
+    )
 
 
 def _visit(number: int, now: int) -> Session:

@@ -112,7 +112,7 @@ def fill(
             partitions=partitions,
             held=None,
             users=users,
-            vectors=bundle,
+            vectors=frozenset((bundle,)),
         )
         store.write({_STANDING: msgspec.json.encode(standing)})
         checkpoint = Checkpoint(next_offset=0, watermark=now, cluster=cluster, topics=ids)
