@@ -10,6 +10,7 @@ import numpy as np
 from models import bundle, listings, ranker
 from models.bundle import Bundle, Floats, Training
 from models.events import Event, Tick, encode
+from models.history import Deed, Done, History, Visit
 from models.listings import Listing
 from models.recording import Header, Record, Writer, partition_of
 from models.sessions import Action, Kept, Kind, Session, Shown, State, UserEmbedding
@@ -65,6 +66,13 @@ def show(at: int, *results: str) -> Shown:
 
 def visit(*events: Kept) -> Session:
     return Session(events[0].timestamp, events)
+
+
+def past(*deeds: tuple[Deed, str, str | None], before: int = 60) -> History:
+    """A history of one visit, so many minutes ago."""
+    when = START - before * MINUTE
+    done = tuple(Done(kind, listing, when + at, market) for at, (kind, listing, market) in enumerate(deeds))
+    return History(user_id="u", visits=(Visit(when, when + len(deeds), done),))
 
 
 def user_in(made: Bundle, *events: Kept) -> UserEmbedding:

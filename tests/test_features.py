@@ -29,7 +29,7 @@ from models.sessions import Kept, State, UserEmbedding
 from models.space import Space, log_price
 from models.types import NONE, Saved, Types
 from models.visitor import Visitor
-from tests.made import MINUTE, START, act, show, unit, visit
+from tests.made import MINUTE, START, act, past, show, unit, visit
 
 SIZE = 6
 VECTORS = unit(SIZE, 4)
@@ -96,13 +96,6 @@ def compute(*events: Kept, rows: list[int] | None = None, **given: object) -> fe
     )
     arrays = (np.asarray(given[name], np.float64) for name in ("scores", "prices"))
     return features.compute(seen, given["space"], at, given["positions"], *arrays).T  # type: ignore[arg-type]
-
-
-def past(*deeds: tuple[Deed, str, str | None], before: int = 60) -> History:
-    """A history of one visit, so many minutes ago."""
-    when = START - before * MINUTE
-    done = tuple(Done(kind, listing, when + at, market) for at, (kind, listing, market) in enumerate(deeds))
-    return History(user_id="u", visits=(Visit(when, when + len(deeds), done),))
 
 
 def test_the_kernel_has_the_same_columns() -> None:
