@@ -17,12 +17,13 @@ from models.rank import Outcome as Ranking
 Outcome = Ranking | Literal["no-vector", "deadline", "unreadable-state", "failed", "held-out", "not-held"]
 """What became of a request.
 
-ranked: by the visitor's session. unknown-user: nothing is known of them. no-session: their last event is more
-than 30 minutes before `timestamp`. no-known-candidates: the bundle knows none of the listings. no-vector: nothing
-to retrieve by, as nothing the bundle knows was clicked, or the vector is of another bundle. deadline: it passed
-before `min_offset` was reached or the work was done. unreadable-state: the state is of a version this program does
-not read. failed: the model failed. held-out: the user's variant is the caller's own order. not-held: within a batch,
-the user's partition is another sidecar's. In all but the first the candidates come back in the caller's order.
+ranked: by the visitor's session, or by what they did in two weeks where none is open. unknown-user: nothing is known
+of them. no-session: neither has anything to rank by. no-known-candidates: the bundle knows none of the listings.
+no-vector: nothing to retrieve by, as nothing the bundle knows was clicked, or the vector is of another bundle.
+deadline: it passed before `min_offset` was reached or the work was done. unreadable-state: the state is of a version
+this program does not read. failed: the model failed. held-out: the user's variant is the caller's own order.
+not-held: within a batch, the user's partition is another sidecar's. In all but the first the candidates come back in
+the caller's order.
 """
 
 MAX_CANDIDATES = 1_000
