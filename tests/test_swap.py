@@ -251,8 +251,8 @@ def test_a_variants_bundle_has_everybodys_vectors_and_keeps_them(
         made.watch.look()
         made.until(lambda: made.ranking.bundle is not old)
         new = made.ranking.bundle
-        made.until(lambda: made.follower._leaving is None and made.follower._work is None)
-        assert made.spaces() == {vectors.space(bundle.name) for bundle in (new, *variants)}
+        left = {vectors.space(bundle.name) for bundle in (new, *variants)}
+        made.until(lambda: made.follower._leaving is None and made.spaces() == left)
         for variant in variants:
             assert made.record(NAMES[7], variant.name).vector == variant.encode(SESSION)
         # A variant's bundle that comes into use has its vectors already.
@@ -279,10 +279,11 @@ def test_a_warm_start_makes_no_vector_of_a_variants_bundle_again(folder: Path) -
     with serving(folder, beside=[variant]) as made:
         made.until(lambda: made.recomputed == len(NAMES))
     with serving(folder, beside=[variant]) as made:
-        made.until(lambda: made.follower._leaving is None and made.follower.status.problem)
-        time.sleep(0.2)
-        assert made.recomputed == 0
+        made.until(lambda: made.follower._leaving is None)
         assert made.record(NAMES[3], variant.name).vector == variant.encode(SESSION)
+    assert made.recomputed == 0
+    assert not made.follower._lacks(variant)
+    assert not made.follower._lacks(made.follower.bundle)
 
 
 def test_listings_announced_before_the_start_are_announced_to_a_variants_bundle(folder: Path) -> None:
