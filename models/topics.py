@@ -13,6 +13,8 @@ MESSAGE_BYTES = 4 * 1024 * 1024
 """The longest record the worker may have to write: a history of 500 entries with the longest ids."""
 
 CHECKPOINT_KEY = b"__checkpoint"
+OLDEST = "oldest"
+"""A header of checkpoints: the Kafka timestamp, ms, of the oldest record that its transaction applied; absent where it applied none."""
 """The reserved key of `user-embeddings` under which a partition's checkpoint stands."""
 
 

@@ -31,7 +31,7 @@ from models.errors import no_broker
 from models.listings import decode_record
 from models.states import Checkpoint, decode_checkpoint, history_key, user_key
 from models.store import Store, following
-from models.topics import CHECKPOINT_KEY, Topics
+from models.topics import CHECKPOINT_KEY, OLDEST, Topics
 from serving import users, vectors
 from serving.cluster import SECONDS, Asking, Away, Client, Found, Silent, look
 from serving.metrics import Metrics
@@ -404,6 +404,7 @@ class Follower:
         earlier: dict[bytes, list[bytes | None]] = {}
         positions: dict[tuple[str, int], int] = {}
         checkpoints: dict[tuple[str, int], bytes] = {}
+        oldest: list[object] = []
         embeddings, filling, at_end = self._topics.user_embeddings, self._filling, self._at_end
         for message in messages:
             name, key, value = message.topic() or "", message.key(), message.value()
@@ -422,6 +423,8 @@ class Follower:
                 if key == CHECKPOINT_KEY:
                     if type(value) is bytes:
                         checkpoints[place] = value
+                        if self.status.caught_up:
+                            oldest.append(dict(message.headers() or ()).get(OLDEST))
                     continue
                 if not filling and key in values[name]:
                     earlier.setdefault(key, []).append(values[name][key])
@@ -440,6 +443,10 @@ class Follower:
         applied = {place[1]: at for place in checkpoints if (at := places[place].checkpoint) is not None}
         if applied:
             self._post(self._states.advance, applied)
+        now = time.time() * 1000
+        for timestamp in oldest:
+            if isinstance(timestamp, bytes) and timestamp.isdigit():
+                self._metrics.freshness.observe(max(0.0, now - int(timestamp)) / 1000)
 
     def _changes(
         self, values: dict[str, Values], earlier: dict[bytes, list[bytes | None]]

@@ -10,6 +10,8 @@ from models.index import Measured
 
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
+FRESHNESS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0)
+
 
 class Metrics:
     """The sidecar's metrics, in a registry of their own."""
@@ -54,6 +56,12 @@ class Metrics:
         self.age = Gauge(
             "insession_states_age_seconds",
             "Time since everything on the topics was last known to be read; NaN before the first time",
+            registry=registry,
+        )
+        self.freshness = Histogram(
+            "insession_freshness_seconds",
+            "From a click's Kafka timestamp to answers that reflect it, of the oldest click of each transaction; from when the sidecar is caught up",
+            buckets=FRESHNESS,
             registry=registry,
         )
         self.ready = Gauge("insession_ready", "1 once caught up", registry=registry)

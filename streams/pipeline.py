@@ -17,7 +17,7 @@ from models.dead_letters import cut
 from models.partition import Changes, Partition
 from models.states import Checkpoint
 from models.store import Store
-from models.topics import CHECKPOINT_KEY, MESSAGE_BYTES
+from models.topics import CHECKPOINT_KEY, MESSAGE_BYTES, OLDEST
 from streams.catalogue import Catalogue
 from streams.metrics import Metrics
 from streams.reader import Stopped
@@ -28,8 +28,8 @@ BATCH = 1_000
 """A batch ends with the fetch that brings it to so many records."""
 FULL_RECORDS, FULL_BYTES = 4 * BATCH, 32 << 20
 """With so much waiting no more is fetched, until half of it is left."""
-GATHER_SECONDS = 0.003
-"""With nothing to do, wait so long for company: a transaction for each single click keeps the broker busy."""
+REST_SECONDS = 0.004
+"""From a commit to the next transaction: begun while the broker still writes the last one's markers it is refused, and librdkafka tries again only 20 ms later. What comes meanwhile shares a transaction."""
 COMMIT_SECONDS = 30.0
 LIVE_MS = 60_000
 """A partition is live where its newest record was so close to the clock when it was read."""
@@ -184,7 +184,7 @@ class Pipeline:
                         self._standing, checkpoint=self.checkpoint, bundle=bundle
                     )
                     committing = asyncio.create_task(
-                        self._commit(changes, standing, onto=before, fetches=fetches, records=len(records))
+                        self._commit(changes, standing, onto=before, fetches=fetches, records=records)
                     )
                     # A failure is noticed at once, and not when the next record comes.
                     committing.add_done_callback(self._on_end)
@@ -197,10 +197,8 @@ class Pipeline:
         while not (self._fetches or self._recomputed is not None or self._other_bundle):
             self._arrived.clear()
             await self._arrived.wait()
-        if self._waiting < BATCH:
-            await asyncio.sleep(GATHER_SECONDS)
-            if committing is not None and not committing.done() and self._waiting < BATCH:
-                await asyncio.wait([committing])
+        if self._waiting < BATCH and committing is not None and not committing.done():
+            await asyncio.wait([committing])
         taken, records = [], 0
         while self._fetches and records < BATCH:
             taken.append(self._fetches.popleft())
@@ -246,20 +244,27 @@ class Pipeline:
         self.live_until = time.monotonic() + LIVE_MS / 1000
 
     async def _commit(
-        self, changes: Changes, standing: Standing, *, onto: Checkpoint, fetches: list[Any], records: int
+        self,
+        changes: Changes,
+        standing: Standing,
+        *,
+        onto: Checkpoint,
+        fetches: list[Any],
+        records: list[Any],
     ) -> None:
-        await self._in_thread(lambda: self._transact(changes, standing, onto))
+        await self._in_thread(lambda: self._transact(changes, standing, onto, records))
         for fetch in fetches:
             fetch.ack()
-        self.metrics.applied(records, changes.counts)
+        self.metrics.applied(len(records), changes.counts)
+        await asyncio.sleep(REST_SECONDS)
 
-    def _transact(self, changes: Changes, standing: Standing, onto: Checkpoint) -> None:
+    def _transact(self, changes: Changes, standing: Standing, onto: Checkpoint, records: list[Any]) -> None:
         """Publish and commit, then write the store: before, a crash between the two would lose what was not published."""
         assert standing.checkpoint is not None
-        positions = self._publish(changes, standing.checkpoint)
+        positions = self._publish(changes, standing.checkpoint, records)
         self._keep(changes, msgspec.structs.replace(standing, **positions), onto)
 
-    def _publish(self, changes: Changes, checkpoint: Checkpoint) -> dict[str, int]:
+    def _publish(self, changes: Changes, checkpoint: Checkpoint, records: list[Any]) -> dict[str, int]:
         """One transaction with all that changed, the checkpoint last; the positions behind it on the compacted outputs."""
         started = time.perf_counter()
         topics, number = self.place.topics, self.place.partition
@@ -293,6 +298,8 @@ class Pipeline:
             topics.user_embeddings,
             key=CHECKPOINT_KEY,
             value=msgspec.json.encode(checkpoint),
+            # How fresh what readers have is depends on when the records came, of which values say nothing.
+            headers=[(OLDEST, b"%d" % min(r.timestamp for r in records))] if records else None,
             partition=number,
             on_delivery=in_embeddings,
         )

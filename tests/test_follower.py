@@ -19,7 +19,7 @@ from models.history import History, append
 from models.sessions import State, UserEmbedding
 from models.states import Checkpoint, history_key, user_key
 from models.store import Store
-from models.topics import CHECKPOINT_KEY, Topics
+from models.topics import CHECKPOINT_KEY, OLDEST, Topics
 from serving import cluster, follower
 from serving.follower import Follower, listing_key
 from serving.metrics import Metrics
@@ -46,7 +46,13 @@ class Worker:
         self.producer = Producer({**self.client, "transactional.id": secrets.token_hex(4), "log_level": 0})
         self.producer.init_transactions(SECONDS)
 
-    def begin(self, partition: int, next_offset: int, users: dict[str, UserEmbedding | None]) -> None:
+    def begin(
+        self,
+        partition: int,
+        next_offset: int,
+        users: dict[str, UserEmbedding | None],
+        oldest: int | None = None,
+    ) -> None:
         produce = self.producer.produce
         self.producer.begin_transaction()
         for name, user in users.items():
@@ -58,11 +64,12 @@ class Worker:
             msgspec.json.encode(checkpoint),
             CHECKPOINT_KEY,
             partition=partition,
+            headers=[(OLDEST, str(oldest).encode())] if oldest is not None else None,
         )
         self.producer.flush(SECONDS)
 
-    def commit(self, partition: int, next_offset: int, *users: str) -> None:
-        self.begin(partition, next_offset, {name: user(name) for name in users})
+    def commit(self, partition: int, next_offset: int, *users: str, oldest: int | None = None) -> None:
+        self.begin(partition, next_offset, {name: user(name) for name in users}, oldest)
         self.producer.commit_transaction(SECONDS)
 
     def drop(self, partition: int, next_offset: int, *users: str) -> None:
@@ -170,6 +177,29 @@ def test_what_is_on_the_topics_comes_into_the_store(worker: Worker, tmp_path: Pa
         assert now.states.partitions == PARTITIONS
         assert {number: at.next_offset for number, at in now.states.applied.items()} == {0: 6, 1: 9}
         now.until(lambda: now.follower.status.behind == 0)
+
+
+def test_freshness_is_of_each_transactions_oldest_click_once_caught_up(
+    worker: Worker, tmp_path: Path
+) -> None:
+    def now_ms() -> int:
+        return int(time.time() * 1000)
+
+    def sample(name: str) -> float:
+        [metric] = now.metrics.freshness.collect()
+        return sum(s.value for s in metric.samples if s.name == f"insession_freshness_seconds_{name}")
+
+    worker.commit(0, 1, "a", oldest=now_ms() - 3_600_000)
+    with following(worker, tmp_path / "store") as now:
+        now.caught_up()
+        assert sample("count") == 0
+        worker.commit(0, 2, "a", oldest=now_ms() - 2_000)
+        worker.commit(1, 1)
+        worker.commit(1, 2, "b", oldest=now_ms() - 5_000)
+        now.until(lambda: now.states.applied.get(1) and now.states.applied[1].next_offset == 2)
+        now.until(lambda: now.states.applied[0].next_offset == 2)
+        assert sample("count") == 2
+        assert 7 <= sample("sum") <= 7 + SECONDS
 
 
 def test_a_click_is_waited_for_until_its_transaction_is_committed(worker: Worker, tmp_path: Path) -> None:
