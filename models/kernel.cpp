@@ -35,6 +35,7 @@ const char *const NAMES[COLUMNS] = {
 };
 constexpr float NO_SIMILARITY = -1.2f, NO_DISTANCE = -6.f, NO_PRICE = -3.f;
 constexpr float FARTHEST = 5.5f, DEAREST = 2.75f;
+constexpr float MOST = 1e9f;  // a score beyond it, or none at all, is a broken ranker's
 
 // Rows by listing id. A dictionary of Python's does the same, but each of its lookups waits for memory four times, one
 // after the other: table, entry, key, number. Here it is twice, and those of a whole list wait together.
@@ -407,6 +408,8 @@ py::tuple rank(const Floats &vectors, const Floats &log_prices, const Array<int3
                                         columns, type_similarities, acted, counts, inside, shown, log_price),
                                weights, lows, per_step);
     const float *const score = made.data();
+    for (py::ssize_t k = 0; k < known; ++k)
+        if (!(std::fabs(score[k]) < MOST)) throw py::value_error("a score beyond all measure");
     std::vector<std::pair<float, int64_t>> best(known);  // of equal scores the caller's first comes first
     for (py::ssize_t k = 0; k < known; ++k) best[k] = {-score[k], k};
     std::sort(best.begin(), best.end());

@@ -52,8 +52,6 @@ class Ranked:
     """bool [n]: which candidates the bundle knows."""
     contributions: npt.NDArray[np.float32] | None = None
     """float32 [n, F], where asked for: rows add up to the scores of known listings, zeros for unknown ones."""
-    stale: bool = False
-    """The vector is of another bundle: ranked without the session's similarity."""
 
 
 def rank(
@@ -84,7 +82,7 @@ def rank(
         values = matrix(bundle, seen, rows, scores, prices)
         parts = np.zeros((len(rows), len(values)), np.float32)
         parts[known] = bundle.ranker.contributions(values).T
-    return Ranked("ranked", order, ranked, known, parts, visitor.embedding.bundle != bundle.name)
+    return Ranked("ranked", order, ranked, known, parts)
 
 
 def of(bundle: Bundle, visitor: Visitor, timestamp: int, *, similar: bool = True) -> Profile | None:

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 import numpy as np
@@ -53,16 +53,16 @@ class Ranking:
     """Log the ids of users with whom something went wrong."""
     shadow: Shadow | None = None
 
-    def bundle_for(self, variant: Variant) -> Bundle:
-        """The bundle that users of this variant are ranked with."""
-        return self.bundles.get(variant.name, self.bundle) if self.bundles else self.bundle
+    def bundle_for(self, variant: Variant, bundle: Bundle | None = None) -> Bundle:
+        """The bundle that users of this variant are ranked with; `bundle` is the one in use, where it is another now."""
+        return self.bundles.get(variant.name) or bundle or self.bundle
 
     async def rank(self, request: api.RankRequest, now: int, begun: float) -> api.RankResponse:
         """The candidates, ranked. `now` is the clock in ms, `begun` when the request came, as time.perf_counter has it."""
         self._check_partition(request.partition)
         path = "/v1/rank"
         late = request.min_offset is not None and not await self._reached(request, begun, path)
-        return self._answer(request, late, path, now, begun)
+        return self._answer(request, self.bundle, late, path, now, begun)
 
     async def batch(self, request: api.BatchRequest, now: int, begun: float) -> api.BatchResponse:
         """An answer to each request, in their order. They wait together, and others are let in between two rankings."""
@@ -76,10 +76,11 @@ class Ranking:
             except Refused as refused:
                 raise refused.within(f"$.requests[{at}]") from None
         answers: dict[int, api.RankResponse] = {}
+        bundle = self.bundle  # of all answers, whatever is switched to meanwhile
 
         async def wait(at: int, one: api.RankRequest) -> None:
             late = not await self._reached(one, begun, None)
-            answers[at] = self._answer(one, late, None, now, begun)
+            answers[at] = self._answer(one, bundle, late, None, now, begun)
 
         async with asyncio.TaskGroup() as group:
             for at, one in enumerate(request.requests):
@@ -87,7 +88,7 @@ class Ranking:
                     group.create_task(wait(at, one))
             for at, one in enumerate(request.requests):
                 if one.min_offset is None:
-                    answers[at] = self._answer(one, False, None, now, begun)
+                    answers[at] = self._answer(one, bundle, False, None, now, begun)
                     await asyncio.sleep(0)
         in_order = [answers[at] for at in range(len(answers))]
         return api.BatchResponse(answers=in_order, took_ms=_since(begun))
@@ -95,6 +96,7 @@ class Ranking:
     def _answer(
         self,
         request: api.RankRequest,
+        used: Bundle,
         late: bool,
         path: str | None,
         now: int,
@@ -102,7 +104,7 @@ class Ranking:
     ) -> api.RankResponse:
         # Nothing else runs meanwhile: one bundle makes the whole answer.
         variant = self.variants.of(request.user_id)
-        bundle = self.bundle_for(variant)
+        bundle = self.bundle_for(variant, used)
         visitor, outcome = self._visitor(request, bundle, late, path)
         timestamp = now if request.timestamp is None else request.timestamp
         user = visitor.embedding if visitor is not None else None
@@ -119,7 +121,7 @@ class Ranking:
         if ranked is None:
             candidates, known = request.candidates, gathered[0] >= 0
             ranked = Ranked("unknown-user", np.arange(len(known)), None, known)
-        elif self.shadow is not None and visitor is not None and ranked.scores is not None:
+        elif self.shadow is not None and bundle is used and visitor is not None and ranked.scores is not None:
             self.shadow.offer(visitor, candidates, timestamp, ranked.order)
         order = _pin(ranked.order, candidates) if pinned else ranked.order
         if not ranked.known.all():
@@ -240,7 +242,7 @@ class Ranking:
             bundle = self.bundle_for(variant)
             outcome = "held-out" if variant.caller else None
             try:
-                visitor = self._look(user_id, bundle, None, f"/v1/similar/{quote(request.listing_id)}")
+                visitor = self._look(user_id, bundle, None, _similar_path(request))
             except Unreadable as error:
                 outcome = self._unreadable(user_id, error)
         row = bundle.row.get(request.listing_id)
@@ -286,7 +288,8 @@ class Ranking:
     def user(self, user_id: str, now: int) -> api.UserResponse:
         """What is known of a user."""
         try:
-            visitor = self._look(user_id, self.bundle, None, f"/v1/users/{quote(user_id)}")
+            bundle = self.bundle_for(self.variants.of(user_id))
+            visitor = self._look(user_id, bundle, None, f"/v1/users/{quote(user_id)}")
         except Unreadable as error:
             raise Refused(500, f"the user's state can't be read: {error}") from None
         user = visitor.embedding if visitor is not None else None
@@ -370,6 +373,16 @@ class Ranking:
 
     def _named(self, user_id: str) -> str:
         return f"user {user_id!r}" if self.log_users else "a user"
+
+
+def _similar_path(request: api.SimilarRequest) -> str:
+    """Where another sidecar answers the same."""
+    asked: dict[str, object] = {"k": request.k, "user_id": request.user_id}
+    if request.market is not None:
+        asked["market"] = request.market
+    if request.exclude_seen:
+        asked["exclude_seen"] = "true"
+    return f"/v1/similar/{quote(request.listing_id)}?{urlencode(asked)}"
 
 
 def _check(candidates: Sequence[Candidate]) -> None:

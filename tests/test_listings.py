@@ -16,11 +16,22 @@ def test_listings_come_back_as_they_went_into_columns_and_json() -> None:
     made = listings.decode(listings.collect(KNOWN).encode())
     assert [made.get(row) for row in range(len(made))] == list(KNOWN)
     assert made.row == {"a": 0, "b": 1, "c": 2}
-    assert listings.rows_of(made, ["c", "x", "a"]) == [2, -1, 0]
     assert made.markets == ["Lisbon", "Rio"]
     assert made.market_codes.tolist() == [1, listings.NOTHING, 0]
     assert made.place(0) == (-22.9, -43.2)
     assert made.place(1) is None
+
+
+def test_a_markets_prices_fall_into_ranges_of_as_many_listings() -> None:
+    prices = [50, 10, 20, 30, 40, None, 7]
+    markets = ["Rio"] * 6 + ["Lisbon"]
+    made = listings.collect(
+        Listing(listing_id=str(at), market=market, price=price)
+        for at, (market, price) in enumerate(zip(markets, prices, strict=True))
+    )
+    assert made.ranges == [4, 0, 1, 2, 3, listings.NOTHING, 4]
+    assert [made.range_of("Rio", price) for price in (0, 20, 1_000, None)] == [0, 1, 4, listings.NOTHING]
+    assert made.range_of("Nowhere", 20) == listings.NOTHING
 
 
 def test_columns_that_say_nothing_take_no_room() -> None:

@@ -30,14 +30,13 @@ class Ranked:
     scores: list[float] | None
     known: list[bool]
     contributions: np.ndarray | None
-    stale: bool
 
 
 def rank(*arguments: object, **named: object) -> Ranked:
     ranked = rank_.rank(*arguments, **named)  # type: ignore[arg-type]
     scores = ranked.scores.tolist() if ranked.scores is not None else None
     known = ranked.known.tolist()
-    return Ranked(ranked.outcome, ranked.order.tolist(), scores, known, ranked.contributions, ranked.stale)
+    return Ranked(ranked.outcome, ranked.order.tolist(), scores, known, ranked.contributions)
 
 
 def candidates(*names: str) -> list[Candidate]:
@@ -54,7 +53,6 @@ def test_what_was_acted_on_last_comes_up() -> None:
     assert sorted(ranked.order) == list(range(20))
     assert ranked.scores is not None
     assert [ranked.scores[index] for index in ranked.order] == sorted(ranked.scores, reverse=True)
-    assert not ranked.stale
 
 
 def test_contributions_add_up_to_the_scores() -> None:
@@ -96,7 +94,6 @@ def test_a_vector_of_another_bundle_is_not_used_and_it_says_so() -> None:
     stale = msgspec.structs.replace(USER, bundle="another")
     ranked = rank(BUNDLE, Visitor(stale), LIST, timestamp=NOW, explain=True)
     assert ranked.outcome == "ranked"
-    assert ranked.stale
     assert ranked.order.index(9) < 9
     blank = msgspec.structs.replace(USER, vector=None)
     assert ranked.scores == rank(BUNDLE, Visitor(blank), LIST, timestamp=NOW).scores

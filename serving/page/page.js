@@ -2,11 +2,20 @@
 
 const NAMES = {
   position: "The search's own place",
-  similarity: "Like what you opened",
+  similarity: "Like what you do in this visit",
+  clicked: "Like what you opened in two weeks",
+  long_clicked: "Like what you stayed with",
+  skipped: "Like what you passed over",
+  wishlisted: "Like what you saved",
+  inquired: "Like what you asked about",
+  booked: "Like what you booked",
+  last_long_click: "Like the last you stayed with",
+  user_type: "What visitors like you choose",
   recency: "Opened recently",
   recency_outside: "Opened before this search",
   frequency: "Opened often",
   distance: "Near what you opened last",
+  price: "Priced like what you opened",
   caller_score: "The search's own score",
 };
 const DEADLINE_MS = 8000; // the page would rather wait than show an old order
