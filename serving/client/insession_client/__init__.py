@@ -667,7 +667,7 @@ class Client(_Asking):
                     connection.close()
                 if used and isinstance(error, ConnectionError | http.client.CannotSendRequest):
                     continue  # It was closed while it was idle: another one.
-                # UnicodeError: of a host that can't be one's name.
+                # UnicodeError is what a host's name raises that can't be one.
                 if not isinstance(error, OSError | http.client.HTTPException | UnicodeError):
                     raise
                 return _Reply(0, f"{url}: {error or type(error).__name__}".encode(errors="replace"))
@@ -821,7 +821,7 @@ class AsyncClient(_Asking):
                 ) as response:
                     body = await response.read()
                     return _Reply(response.status, body, response.headers.get("location", ""))
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (aiohttp.ClientError, OSError, UnicodeError) as error:
                 if again and _was_idle(error):
                     again = False
                     continue
