@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import insession_client
 import msgspec
@@ -238,6 +239,12 @@ def test_listings_are_retrieved(asking: Callable[..., Any], sidecar: tuple[str, 
     assert len(near.results) == 4
     assert near.results[0].similarity >= near.results[-1].similarity
     assert client.similar("no/such one").outcome == "unknown-listing"
+    for_ada = client.similar("l8", k=39, user_id="ada")
+    assert for_ada.outcome == "ranked"
+    assert for_ada.results[0].score is not None
+    unseen = client.similar("l8", k=39, user_id="ada", exclude_seen=True)
+    listed = [{result.listing_id for result in each.results} for each in (for_ada, unseen)]
+    assert listed[0] - listed[1] == {"l7"}
 
 
 def test_what_the_caller_got_wrong_is_raised(asking: Callable[..., Any], sidecar: tuple[str, int]) -> None:
@@ -313,10 +320,49 @@ def test_a_slow_sidecar_is_not_waited_for(asking: Callable[..., Any], pause: str
         thread.join()
 
 
-@pytest.mark.parametrize("answer", [b"", b"<html>", b'{"outcome": 7}'])
-def test_what_is_no_answer_is_none(asking: Callable[..., Any], answer: bytes) -> None:
-    with stand_in(lambda path, body: (200, answer, {})) as other:
-        assert asking(other.url).rank("ada", LISTINGS).outcome == "away"
+@pytest.mark.parametrize("answer", [b"", b"<html>", b'{"outcome": 7}', b'{"outcome": "\xff"}'])
+@pytest.mark.parametrize("sidecars", [1, 2])
+def test_what_is_no_answer_is_none(asking: Callable[..., Any], answer: bytes, sidecars: int) -> None:
+    with stand_in(lambda path, body: (200, answer, {})) as one, stand_in(ranked) as two:
+        two.answer = one.answer
+        client = asking([one.url, two.url][:sidecars])
+        assert client.rank("ada", LISTINGS).outcome == "away"
+        assert client.away == 1
+
+
+def test_a_problem_that_is_no_text_is_raised_all_the_same(asking: Callable[..., Any]) -> None:
+    with stand_in(lambda path, body: (400, b'{"status": 400, "detail": "\xff"}', {})) as other:
+        with pytest.raises(Refused) as refused:
+            asking(other.url).rank("ada", LISTINGS)
+        assert refused.value.status == 400
+
+
+def test_too_few_answers_to_a_batch_are_none(asking: Callable[..., Any]) -> None:
+    def answer(path: str, body: Any) -> Answer:
+        return ranked(path, {"requests": body["requests"][1:]})
+
+    told: list[str] = []
+    with stand_in(answer) as other:
+        client = asking(other.url, on_away=told.append)
+        requests = [Request(user_id=user, candidates=(Candidate("l1"),)) for user in USERS[:3]]
+        assert [each.outcome for each in client.rank_batch(requests)] == ["away"] * 3
+    assert told == ["2 answers came to 3 requests"]
+    assert client.away == 1
+
+
+def test_an_answer_that_closes_the_connection_is_read(asking: Callable[..., Any]) -> None:
+    def answer(path: str, body: Any) -> Answer:
+        status, content, _ = ranked(path, body) if body["candidates"] else problem(413)
+        return status, content, {"connection": "close"}
+
+    with stand_in(answer) as other:
+        client = asking(other.url)
+        for listings in (["l1"], [f"l{number}" for number in range(1000)], ["l1"]):
+            ranking = client.rank("ada", listings)
+            assert (ranking.outcome, ranking.listing_ids) == ("ranked", listings[::-1])
+        with pytest.raises(Refused, match="413"):
+            client.rank("ada", [])
+        assert client.away == 0
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
@@ -447,6 +493,31 @@ def test_redirects_in_a_circle_end(asking: Callable[..., Any]) -> None:
         assert asking(one.url).rank("ada", LISTINGS).outcome == "away"
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        "/elsewhere",
+        "//",
+        "http://",
+        "http://[",
+        "http://there:port/",
+        "http://a..b/",
+        "http://a b/",
+        "ftp://there/",
+    ],
+)
+def test_a_redirect_to_nowhere_ends(asking: Callable[..., Any], location: str) -> None:
+    with stand_in(lambda path, body: (307, {}, {"location": location})) as other:
+        client = asking(other.url)
+        assert client.rank("ada", LISTINGS).outcome == "away"
+        assert client.rank("ada", LISTINGS).outcome == "away"
+        assert other.asked == ["/v1/rank"] * 2
+
+
+def test_an_address_that_can_not_be_one_is_away(asking: Callable[..., Any]) -> None:
+    assert asking("http://127.0.0.1:port").rank("ada", LISTINGS).outcome == "away"
+
+
 def test_another_that_holds_the_user_is_asked_where_one_is_away(asking: Callable[..., Any]) -> None:
     everything = holding([0, 1, 2, 3], lost)
     with stand_in(everything) as one, stand_in(everything) as two:
@@ -560,10 +631,24 @@ def test_every_field_is_one_of_the_apis(mine: type[msgspec.Struct], schema: str,
     assert set(mine.__struct_fields__) - not_sent <= schemas[schema]["properties"].keys()
 
 
-def test_every_field_of_a_question_is_one_of_the_apis() -> None:
-    schemas = json.loads((ROOT / "docs" / "openapi.json").read_text())["components"]["schemas"]
-    asked = insession_client._question(1, None, False, None, None, None, False)
-    assert {*asked, "user_id", "deadline_ms"} <= schemas["RecommendRequest"]["properties"].keys()
+def test_every_field_of_a_question_is_one_of_the_apis(asking: Callable[..., Any]) -> None:
+    api = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    sent: list[Any] = []
+
+    def answer(path: str, body: Any) -> Answer:
+        sent.append(body)
+        return problem(503)
+
+    with stand_in(answer) as other:
+        client = asking(other.url)
+        client.recommend(
+            "ada", k=3, market="m", exclude_seen=True, timestamp=7, min_offset=0, partition=0, explain=True
+        )
+        client.similar("l1", k=3, market="m", user_id="ada", exclude_seen=True)
+    assert sent[0].keys() == api["components"]["schemas"]["RecommendRequest"]["properties"].keys()
+    parameters = api["paths"]["/v1/similar/{listing_id}"]["get"]["parameters"]
+    given = parse_qs(urlsplit(other.asked[1]).query)
+    assert given.keys() == {each["name"] for each in parameters if each["in"] == "query"}
 
 
 def test_installed_it_is_typed_and_needs_none_of_the_rooms_and_not_aiohttp(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
 
@@ -257,6 +257,9 @@ _similar_listings = msgspec.json.Decoder(SimilarListings)
 _problems = msgspec.json.Decoder(_Problem)
 _partitions = msgspec.json.Decoder(_Partitions)
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What the decoders raise: msgspec lets the latter through where a string is not UTF-8."""
+
 T = TypeVar("T")
 
 
@@ -377,6 +380,9 @@ class _Asking:
             )
             answers = self._decode(_batch_answers, reply)
             listed: list[_RankAnswer | None] = [*answers.answers] if answers else [None] * len(group)
+            if len(listed) != len(group):
+                self._lost(f"{len(listed)} answers came to {len(group)} requests")
+                listed = [None] * len(group)
             for at, answer in zip(group, listed, strict=True):
                 rankings[at] = _ranking(requests[at], answer)
         return [rankings[at] for at in range(len(requests))]
@@ -391,12 +397,12 @@ class _Asking:
         return self._decode(_recommendations, reply) or Recommendation(outcome=AWAY)
 
     def _similar(
-        self, listing_id: str, k: int, market: str | None, timeout: float | None
+        self, listing_id: str, question: dict[str, Any], timeout: float | None
     ) -> Steps[SimilarListings]:
         until = self._until(timeout)
-        query = urlencode({"k": k, **({"market": market} if market is not None else {})})
+        query = urlencode({name: value for name, value in question.items() if value is not None})
         path = f"/v1/similar/{quote(listing_id, safe='')}?{query}"
-        reply = yield from self._ask(None, None, "GET", path, None, until)
+        reply = yield from self._ask(question["user_id"], None, "GET", path, None, until)
         if reply.status == 404 and _problem(reply).field == "listing_id":
             return SimilarListings(listing_id=listing_id, outcome="unknown-listing")
         found = self._decode(_similar_listings, reply)
@@ -426,7 +432,7 @@ class _Asking:
             asked.append(sidecar)
             reply = yield _Attempt(sidecar, method, path, body, until)
             if reply.status == 307 and reply.location:
-                waiting.appendleft(self._named(reply.location))
+                waiting.appendleft(self._named(sidecar, reply.location))
                 self._doubt()
             elif reply.status == 421:
                 # It changed hands: who has it now?
@@ -453,10 +459,13 @@ class _Asking:
             reply = _Reply(0, b"")
             if sidecar.open(now):
                 reply = yield _Attempt(sidecar, "GET", "/v1/partitions", None, part)
-            if reply.status != 200:
+            try:
+                said = _partitions.decode(reply.body) if reply.status == 200 else None
+            except _UNREADABLE:
+                said = None
+            if said is None:
                 silent = True
                 continue
-            said = _partitions.decode(reply.body)
             silent = silent or not said.partitions  # it has not reached its broker yet
             self._partitions = said.partitions or self._partitions
             for number in said.held:
@@ -485,8 +494,14 @@ class _Asking:
         """What is known of who holds what is wrong, or the user's events are not where Kafka's default puts them."""
         self._routes_until = min(self._routes_until, self._routes_at + MISSING_SECONDS)
 
-    def _named(self, location: str) -> _Sidecar:
-        parts = urlsplit(location)
+    def _named(self, by: _Sidecar, location: str) -> _Sidecar:
+        """Whom a redirect names; who sent it, where that is nobody."""
+        try:
+            parts = urlsplit(urljoin(by.url, location))
+        except ValueError:
+            return by
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            return by
         url = f"{parts.scheme}://{parts.netloc}"
         known = next((each for each in self._listed if each.url == url), None)
         return known or self._others.setdefault(url, _Sidecar(url))
@@ -496,15 +511,18 @@ class _Asking:
         if reply.status == 200:
             try:
                 return decoder.decode(reply.body)
-            except msgspec.MsgspecError as error:
+            except _UNREADABLE as error:
                 reply = _Reply(0, f"the answer is not a sidecar's: {error}".encode())
         if not _away(reply.status) and reply.status not in (307, 421) and 400 <= reply.status < 500:
             raise Refused(_problem(reply))
+        said = reply.body.decode(errors="replace")[:200]
+        self._lost(f"{reply.status}: {said}" if reply.status else said)
+        return None
+
+    def _lost(self, why: str) -> None:
         self.away += 1
         if self._on_away is not None:
-            said = reply.body.decode(errors="replace")[:200]
-            self._on_away(said if not reply.status else f"{reply.status}: {said}")
-        return None
+            self._on_away(why)
 
     def _heard(self, attempt: _Attempt, reply: _Reply) -> _Reply:
         """Whether a sidecar is well is judged by its replies."""
@@ -580,14 +598,35 @@ class Client(_Asking):
         timeout: float | None = None,
     ) -> Recommendation:
         """`k` listings that go with the visitor's session. Raises Refused."""
-        question = _question(k, market, exclude_seen, timestamp, min_offset, partition, explain)
+        question = {
+            "k": k,
+            "market": market,
+            "exclude_seen": exclude_seen,
+            "timestamp": timestamp,
+            "min_offset": min_offset,
+            "partition": partition,
+            "explain": explain,
+        }
         return self._run(self._recommend(user_id, question, timeout))
 
     def similar(
-        self, listing_id: str, *, k: int = 10, market: str | None = None, timeout: float | None = None
+        self,
+        listing_id: str,
+        *,
+        k: int = 10,
+        market: str | None = None,
+        user_id: str | None = None,
+        exclude_seen: bool = False,
+        timeout: float | None = None,
     ) -> SimilarListings:
-        """`k` listings near this one. Raises Refused."""
-        return self._run(self._similar(listing_id, k, market, timeout))
+        """`k` listings near this one, ranked for the user where one is named. Raises Refused."""
+        question = {
+            "k": k,
+            "market": market,
+            "user_id": user_id,
+            "exclude_seen": "true" if exclude_seen else None,
+        }
+        return self._run(self._similar(listing_id, question, timeout))
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -613,25 +652,25 @@ class Client(_Asking):
             return result
 
     def _send(self, attempt: _Attempt) -> _Reply:
-        idle = attempt.sidecar.idle
+        idle, url = attempt.sidecar.idle, attempt.sidecar.url
         while True:
             try:
-                connection, used = idle.pop(), True
+                connection = idle.pop()
             except IndexError:
-                connection, used = _connection(attempt.sidecar.url), False
+                connection = None
+            used = connection is not None
             try:
+                connection = connection or _connection(url)
                 return self._exchange(connection, attempt)
-            except (http.client.RemoteDisconnected, ConnectionError, http.client.CannotSendRequest) as error:
-                connection.close()
-                if not used:
-                    return _Reply(0, f"{attempt.sidecar.url}: {error or type(error).__name__}".encode())
-                # It was closed while it was idle: another one.
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                return _Reply(0, f"{attempt.sidecar.url}: {error or type(error).__name__}".encode())
-            except BaseException:
-                connection.close()
-                raise
+            except BaseException as error:
+                if connection is not None:
+                    connection.close()
+                if used and isinstance(error, ConnectionError | http.client.CannotSendRequest):
+                    continue  # It was closed while it was idle: another one.
+                # UnicodeError is what a host's name raises that can't be one.
+                if not isinstance(error, OSError | http.client.HTTPException | UnicodeError):
+                    raise
+                return _Reply(0, f"{url}: {error or type(error).__name__}".encode(errors="replace"))
 
     def _exchange(self, connection: http.client.HTTPConnection, attempt: _Attempt) -> _Reply:
         connection.timeout = _left(attempt.until)
@@ -639,8 +678,8 @@ class Client(_Asking):
             connection.sock.settimeout(connection.timeout)
         connection.request(attempt.method, attempt.path, attempt.body, self._headers)
         connection.response_class = partial(_response, attempt.until)  # type: ignore[assignment]
-        response = connection.getresponse()
-        reply = _Reply(response.status, response.read(), response.getheader("location") or "")
+        with connection.getresponse() as response:
+            reply = _Reply(response.status, response.read(), response.getheader("location") or "")
         if connection.sock is not None:  # it stays open
             attempt.sidecar.idle.append(connection)
         return reply
@@ -709,14 +748,35 @@ class AsyncClient(_Asking):
         timeout: float | None = None,
     ) -> Recommendation:
         """As `Client.recommend`."""
-        question = _question(k, market, exclude_seen, timestamp, min_offset, partition, explain)
+        question = {
+            "k": k,
+            "market": market,
+            "exclude_seen": exclude_seen,
+            "timestamp": timestamp,
+            "min_offset": min_offset,
+            "partition": partition,
+            "explain": explain,
+        }
         return await self._run(self._recommend(user_id, question, timeout))
 
     async def similar(
-        self, listing_id: str, *, k: int = 10, market: str | None = None, timeout: float | None = None
+        self,
+        listing_id: str,
+        *,
+        k: int = 10,
+        market: str | None = None,
+        user_id: str | None = None,
+        exclude_seen: bool = False,
+        timeout: float | None = None,
     ) -> SimilarListings:
         """As `Client.similar`."""
-        return await self._run(self._similar(listing_id, k, market, timeout))
+        question = {
+            "k": k,
+            "market": market,
+            "user_id": user_id,
+            "exclude_seen": "true" if exclude_seen else None,
+        }
+        return await self._run(self._similar(listing_id, question, timeout))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -761,7 +821,7 @@ class AsyncClient(_Asking):
                 ) as response:
                     body = await response.read()
                     return _Reply(response.status, body, response.headers.get("location", ""))
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (aiohttp.ClientError, OSError, UnicodeError) as error:
                 if again and _was_idle(error):
                     again = False
                     continue
@@ -781,7 +841,8 @@ class _Until(io.RawIOBase):
     """Reads from a socket until a moment (time.monotonic), however slowly what comes drips."""
 
     def __init__(self, sock: socket.socket, until: float) -> None:
-        self._sock, self._until = sock, until
+        # Holds the socket open where the connection lets go of it, as it does when `connection: close` comes.
+        self._sock, self._file, self._until = sock, sock.makefile("rb", buffering=0), until
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self, 1 << 16)
@@ -789,9 +850,13 @@ class _Until(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int | None:
         self._sock.settimeout(_left(self._until))
-        return self._sock.recv_into(buffer)
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _response(until: float, sock: socket.socket, **named: Any) -> http.client.HTTPResponse:
@@ -820,7 +885,7 @@ def _away(status: int) -> bool:
 def _problem(reply: _Reply) -> _Problem:
     try:
         return _problems.decode(reply.body)
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         return _Problem(status=reply.status, detail=reply.body.decode(errors="replace")[:200])
 
 
@@ -836,26 +901,6 @@ def _with_deadline(request: Request, until: float) -> Request:
 
 def _candidates(given: Sequence[Candidate | str]) -> tuple[Candidate, ...]:
     return tuple([each if isinstance(each, Candidate) else Candidate(each) for each in given])
-
-
-def _question(
-    k: int,
-    market: str | None,
-    exclude_seen: bool,
-    timestamp: int | None,
-    min_offset: int | None,
-    partition: int | None,
-    explain: bool,
-) -> dict[str, Any]:
-    return {
-        "k": k,
-        "market": market,
-        "exclude_seen": exclude_seen,
-        "timestamp": timestamp,
-        "min_offset": min_offset,
-        "partition": partition,
-        "explain": explain,
-    }
 
 
 def _ranking(request: Request, answer: _RankAnswer | None) -> Ranking:
