@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import faust
+from aiokafka.errors import NoOffsetForPartitionError
 from aiokafka.protocol.fetch import FetchRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -95,7 +96,13 @@ class Consumer(driver.Consumer):
             self._room.clear()
             await self.wait(self._room, timeout=timeout)  # type: ignore[arg-type]
             return
-        fetched = await self._getmany(active_partitions=active, timeout=timeout)
+        try:
+            fetched = await self._getmany(active_partitions=active, timeout=timeout)
+        except NoOffsetForPartitionError:
+            # A fetch that outlasts its assignment is asked where the next one goes on, before that was sought.
+            if self.flow_active and generation == self.app.consumer_generation_id:
+                raise
+            return
         for tp, records in fetched.items():
             # What was fetched for an assignment that is over is fetched again: each begins with a seek.
             if self.should_stop or not self.flow_active or generation != self.app.consumer_generation_id:
