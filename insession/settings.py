@@ -15,7 +15,7 @@ from pydantic_settings import SettingsConfigDict
 from insession import security
 from insession.security import Security
 from models.errors import UserError
-from models.topics import PARTITIONS, Topics
+from models.topics import PARTITIONS, Topics, numbers
 
 PREFIX = "INSESSION_"
 ADDRESS = r"([^\s:,\[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}"
@@ -121,14 +121,10 @@ class Settings(Security):
         """The partitions to hold; None: all. UserError where a range is empty."""
         if not self.hold:
             return None
-        found: set[int] = set()
-        for part in self.hold.split(","):
-            first, _, last = part.partition("-")
-            numbers = range(int(first), int(last or first) + 1)
-            if not numbers:
-                raise UserError(f"--hold (or {PREFIX}HOLD): {part} ends before it begins")
-            found.update(numbers)
-        return frozenset(found)
+        try:
+            return numbers(self.hold)
+        except ValueError as error:
+            raise UserError(f"--hold (or {PREFIX}HOLD): {error}") from None
 
     @property
     def client(self) -> dict[str, str | int | float | bool]:

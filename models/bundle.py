@@ -266,10 +266,14 @@ def _point(folder: Path, name: str) -> None:
 
 def find(path: Path) -> Path:
     """The folder of the bundle at `path`: itself, or what `current` in it points to. Raises UserError where there is none."""
-    for folder in (path, path / CURRENT):
-        if (folder / MANIFEST).is_file():
-            return folder.resolve()
-    what = "does not exist" if not path.exists() else f"has neither {MANIFEST} nor a bundle as `{CURRENT}`"
+    try:
+        for folder in (path, path / CURRENT):
+            if (folder / MANIFEST).is_file():
+                return folder.resolve()
+        there = path.exists()
+    except OSError as error:
+        raise UserError(f"no bundle: {path} can't be read: {error.strerror or error}") from None
+    what = "does not exist" if not there else f"has neither {MANIFEST} nor a bundle as `{CURRENT}`"
     raise UserError(f"no bundle: {path} {what}; make one with `insession train` or `insession bundle`")
 
 
@@ -291,11 +295,11 @@ def load(path: Path) -> Bundle:
         listings = listings_.decode(files[LISTINGS])
         ranker = ranker_.decode(files[RANKER])
         types = types_.decode(files[TYPES]) if TYPES in files else NONE
+        if vectors.dtype != np.float32 or vectors.shape != (len(listings), manifest.dimensions):
+            raise ValueError(f"{len(listings)} listings, but vectors of {vectors.dtype} {vectors.shape}")
+        space = _space(listings, vectors, types)
     except (msgspec.MsgspecError, SafetensorError, UnicodeDecodeError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: {error}") from None
-    if vectors.dtype != np.float32 or vectors.shape != (len(listings), manifest.dimensions):
-        raise UserError(f"{folder}: {len(listings)} listings, but vectors of {vectors.dtype} {vectors.shape}")
-    space = _space(listings, vectors, types)
     encoder = Encoder(manifest.encoder, space)
     return Bundle(name, manifest, listings, space, encoder, ranker, folder, types)
 

@@ -44,7 +44,7 @@ class Current:
         try:
             new = bundles.load(folder)
             check(new)
-        except UserError:
+        except Exception:
             self._refused = seen
             raise
         self._taken, self._refused = new.folder, None

@@ -18,6 +18,18 @@ OLDEST = "oldest"
 """The reserved key of `user-embeddings` under which a partition's checkpoint stands."""
 
 
+def numbers(text: str) -> frozenset[int]:
+    """The partitions in `0-3,7`. Raises ValueError where there are none, or a range ends before it begins."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        some = range(int(first), int(last or first) + 1)
+        if not some:
+            raise ValueError(f"{part} ends before it begins")
+        found.update(some)
+    return frozenset(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Topics:
     """The names of the topics, under one common prefix."""

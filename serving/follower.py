@@ -191,36 +191,49 @@ class Follower:
         self._offered = bundle, switch
 
     def _run(self) -> None:
-        for key, value in self._store.items(listing_key(b""), following(listing_key(b""))):
-            self._listing(key[1:], value)
+        announced = False
         while not self._stopping.is_set():
             try:
-                admin = AdminClient(self._quiet)
-                try:
-                    found = look(admin, self._topics, self._states.held)
-                finally:
-                    admin.poll(0)
-                self._check(found)
-                self._follow(admin, found)
+                if not announced:
+                    for key, value in self._listings():
+                        self._listing(key, value)
+                    announced = True
+                self._attempt()
             except Away as error:
                 self._trouble(error)
                 self._wait()
             except _Again:
                 continue
-            except _FromNothing as error:
-                log.warning("the states are begun from nothing: %s", error)
-                self._clear()
             except Exception:
                 # Nobody restarts this thread, and the sidecar should answer from what it has: try again, slowly.
                 log.exception("following failed")
                 self._trouble(Away("following failed; see the log"))
                 self._wait()
 
+    def _attempt(self) -> None:
+        """Look at the topics and follow them until told to stop, or until the store is to begin from nothing."""
+        admin = AdminClient(self._quiet)
+        try:
+            found = look(admin, self._topics, self._states.held)
+        finally:
+            admin.poll(0)
+        try:
+            self._check(found)
+            self._follow(admin, found)
+        except _FromNothing as error:
+            log.warning("the states are begun from nothing: %s", error)
+            self._clear()
+
     def _wait(self) -> None:
         """Let some time pass before the next attempt; there may be work meanwhile."""
         until = time.monotonic() + AGAIN_SECONDS
         while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
-            self._stopping.wait(min(left, SLICE_SECONDS if self._some_work() else POLL_SECONDS))
+            try:
+                pause = SLICE_SECONDS if self._some_work() else POLL_SECONDS
+            except Exception:
+                log.exception("the work besides following failed")
+                pause = left
+            self._stopping.wait(min(left, pause))
 
     def _heard(self, error: KafkaError) -> None:
         """Whatever a broker refuses us for, the answer to a question is only that there was none in time."""
@@ -263,6 +276,8 @@ class Follower:
     def _clear(self) -> None:
         """Empty the store. Its positions go first: a store without them is cleared again."""
         self._store.write({_STANDING: None})
+        for key, _ in self._listings():
+            self._listing(key, None)
         self._store.drop(b"", b"\xff")
         self._standing, self.status.places = None, {}
         self.status.caught_up, self.status.seen, self.status.users = False, None, 0
@@ -459,7 +474,13 @@ class Follower:
             changes |= {history_key(user): value for user, value in histories.items()}
         else:
             changes, more = users.changed(
-                self._store, states, earlier, histories, self._bundles(), follows=self.status.caught_up
+                self._store,
+                states,
+                earlier,
+                histories,
+                self._bundles(),
+                follows=self.status.caught_up,
+                unreadable=self._unreadable,
             )
             self.status.users += more
         for key, value in values[self._topics.listings].items():
@@ -475,7 +496,7 @@ class Follower:
             self._taken, self._offered = self._offered, None
             self._next, switch = self._taken
             self._work = self._bring_up(self._next, switch)
-        elif self._leaving is not None and time.monotonic() > self._leaving:
+        elif self._leaving is not None and not self._filling and time.monotonic() > self._leaving:
             self._leave()
         elif self._work is None:
             lacking = next(filter(self._lacks, self._bundles()), None)
@@ -489,19 +510,36 @@ class Follower:
             except StopIteration:
                 self._work = None
                 return False
+            except Exception:
+                self._work = None
+                if self._next is None:
+                    raise
+                self._refuse(self._next)
+                return False
         return True
+
+    def _refuse(self, new: Bundle) -> None:
+        """Go on without the bundle that can't be brought up. Called where that is handled."""
+        log.exception("the bundle %s can't be brought up, the old one stays", new.name)
+        self._metrics.refused.inc()
+        self.status.refused = f"the bundle {new.name} can't be brought up; see the log"
+        self._next = self._taken = None
 
     def _listing(self, key: bytes, value: bytes | None) -> None:
         try:
             listing_id, listing = decode_record(key, value)
-        except ValueError as error:
+            for bundle in self._bundles():
+                bundle.announce(listing_id, listing)
+            if self._shadow is not None:
+                self._shadow.announce(listing_id, listing)
+        except Exception as error:  # whatever it is: one record is not to stop the following
             self._metrics.unreadable.labels(self._topics.listings).inc()
             log.warning("%s: a listing that can't be read, %r: %s", self._topics.listings, key, error)
-            return
-        for bundle in self._bundles():
-            bundle.announce(listing_id, listing)
-        if self._shadow is not None:
-            self._shadow.announce(listing_id, listing)
+
+    def _listings(self) -> Iterator[tuple[bytes, bytes]]:
+        """The keys and records of the listings in the store."""
+        for key, value in self._store.items(listing_key(b""), following(listing_key(b""))):
+            yield key[1:], value
 
     def _bundles(self) -> list[Bundle]:
         """Those that answer users, or are about to; a name may stand there twice."""
@@ -511,7 +549,7 @@ class Follower:
         """Announce to a new bundle what was announced before, give users vectors of it, and have it switched to."""
         for some in self._slices(listing_key(b"")):
             for key, value in some:
-                with contextlib.suppress(ValueError):  # it was told of when it came
+                with contextlib.suppress(Exception):  # it was told of when it came
                     new.announce(*decode_record(key[1:], value))
             yield
         if self._lacks(new):
@@ -524,7 +562,7 @@ class Follower:
         """Give every user whose record's vector is of another bundle one of this bundle."""
         space, done = vectors.space(bundle.name), 0
         for some in self._slices(user_key(b"")):
-            made = {space + key[1:]: vectors.read(bundle, value) for key, value in some}
+            made = {space + key[1:]: vectors.read(bundle, value, self._unreadable) for key, value in some}
             changes = {key: vector for key, vector in made.items() if vector is not None}
             self._store.write(changes)
             done += len(changes)
@@ -556,6 +594,9 @@ class Follower:
             self._store.drop(begin, space)
             begin = following(space)
         self._store.drop(begin, following(vectors.PREFIX))
+
+    def _unreadable(self) -> None:
+        self._metrics.unreadable.labels(self._topics.user_embeddings).inc()
 
     def _checkpoint(self, place: tuple[str, int], value: bytes | None) -> Checkpoint | None:
         if value is None:

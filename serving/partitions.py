@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from models.errors import UserError
 from models.events import Id
+from models.topics import numbers
 from serving import api
 from serving.problems import Refused
 from serving.states import States
@@ -18,15 +19,6 @@ Peers = dict[str, frozenset[int]]
 _FORM = re.compile(r"(?P<url>https?://[^=?#]+)=(?P<numbers>\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*)")
 
 
-def numbers(text: str) -> frozenset[int]:
-    """The partitions in `0-3,7`. Raises ValueError."""
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return frozenset(found)
-
-
 def parse(texts: Iterable[str]) -> Peers:
     """Peers of `URL=0-3,7`. Raises UserError where they are none."""
     peers: Peers = {}
@@ -35,7 +27,10 @@ def parse(texts: Iterable[str]) -> Peers:
         if not found or not urlsplit(found["url"]).netloc:
             raise UserError(f"--peer {text}: give URL=PARTITIONS, as in http://10.0.0.2:8080=0-3,7")
         url = found["url"].rstrip("/")
-        peers[url] = peers.get(url, frozenset()) | numbers(found["numbers"])
+        try:
+            peers[url] = peers.get(url, frozenset()) | numbers(found["numbers"])
+        except ValueError as error:
+            raise UserError(f"--peer {text}: {error}") from None
     return peers
 
 
@@ -45,7 +40,7 @@ def describe(states: States, peers: Peers) -> api.Partitions:
     return api.Partitions(
         partitions=states.partitions,
         held=list(held),
-        peers={url: sorted(numbers) for url, numbers in peers.items()},
+        peers={url: sorted(theirs) for url, theirs in peers.items()},
     )
 
 

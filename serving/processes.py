@@ -53,11 +53,12 @@ def run(count: int, host: str, port: int, serve: Serve) -> None:
             ready = wait([told, *silent, *(process.sentinel for process in processes)])
             running = told not in ready and all(process.exitcode is None for process in processes)
             for pipe in [pipe for pipe in silent if running and pipe in ready]:
-                pipe.recv()
-                silent.remove(pipe)
-                if not silent:
-                    print(f"serving on {places[0]}")
-                    print(f"each process by itself: {', '.join(places[1:])}", flush=True)
+                with contextlib.suppress(EOFError):  # it has ended; its exit code comes next
+                    pipe.recv()
+                    silent.remove(pipe)
+                    if not silent:
+                        print(f"serving on {places[0]}")
+                        print(f"each process by itself: {', '.join(places[1:])}", flush=True)
         ended = next((process for process in processes if process.exitcode is not None), None)
     finally:
         _end(processes)

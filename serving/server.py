@@ -72,6 +72,8 @@ def run(
     loaded = current.load()
     tried(loaded)
     beside = bundles.load(shadow) if shadow is not None else None
+    if beside is not None:
+        tried(beside)
     sys.setswitchinterval(SWITCH_SECONDS)
     dealt = variants or Variants()
     own = {one.name: bundles.load(one.bundle) for one in dealt.all if one.bundle is not None}
@@ -100,6 +102,7 @@ def run(
             log.info("bundle %s in place of %s", new.name, ranking.bundle.name)
             ranking.bundle = new
             metrics.use(new.name, new.manifest.index)
+            gc.collect()  # else what garbage there is would stay too
             gc.freeze()
 
         watch = Watch(current, lambda new: follower.take(new, switch), follower.status, metrics)

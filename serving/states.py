@@ -56,10 +56,6 @@ class States:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Unreadable(str(error)) from None
 
-    def holds(self, partition: int) -> bool:
-        """Whether the users of this partition of `clicks` are here."""
-        return self.held is None or partition in self.held
-
     def partition(self, user_id: str) -> int | None:
         """Where Kafka's default puts the user's events; None while the number of partitions is not known."""
         return partition_of(user_id.encode(), self.partitions) if self.partitions else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -24,12 +24,14 @@ def changed(
     bundles: Sequence[Bundle],
     *,
     follows: bool,
+    unreadable: Callable[[], object] = lambda: None,
 ) -> tuple[Changes, int]:
     """What to write, and how many users more there are then.
 
     `users` are each user's last record of `user-embeddings`, behind the `earlier` ones where several came, `histories`
     the last of `user-histories`.
     Vectors are made in the spaces of `bundles`; sessions that close are kept where this `follows` what is new.
+    `unreadable` is called for each vector that can't be made.
     """
     stored = store.get_many([user_key(user) for user in users])
     before = dict(zip(users, stored, strict=True))
@@ -39,7 +41,7 @@ def changed(
         changes[user_key(user)] = value
         more += (value is not None) - (before[user] is not None)
         for bundle in bundles:
-            vector = vectors.read(bundle, value) if value is not None else None
+            vector = vectors.read(bundle, value, unreadable) if value is not None else None
             # Of who is forgotten nothing stays; what else a later record leaves behind is not taken for its own.
             if vector is not None or value is None or b'"forgotten"' in value:
                 changes[vectors.space(bundle.name) + user] = vector

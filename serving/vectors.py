@@ -6,6 +6,9 @@ left behind is not taken for the vector of a later record.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 import msgspec
 
 from models.bundle import Bundle
@@ -13,6 +16,8 @@ from models.sessions import UserEmbedding
 from models.states import decode_embedding
 
 PREFIX = b"v"
+
+log = logging.getLogger("insession.vectors")
 
 
 class Vector(msgspec.Struct, frozen=True, array_like=True):
@@ -39,8 +44,11 @@ def recomputed(bundle: Bundle, record: UserEmbedding) -> bytes | None:
     return _encode(Vector(record.offset, record.as_of, bundle.encode(record.state.sessions[-1])))
 
 
-def read(bundle: Bundle, value: bytes) -> bytes | None:
-    """`recomputed` of a record as it stands in the store; None too where it can't be read."""
+def read(bundle: Bundle, value: bytes, unreadable: Callable[[], object] = lambda: None) -> bytes | None:
+    """`recomputed` of a record as it stands in the store; None too where it can't be read.
+
+    `unreadable` is called where it is of this version, but no vector can be made of it.
+    """
     # As workers write it: most records need no decoding.
     if b'"bundle":"' + bundle.name.encode() + b'"' in value:
         return None
@@ -48,6 +56,10 @@ def read(bundle: Bundle, value: bytes) -> bytes | None:
         return recomputed(bundle, decode_embedding(value))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None  # it can't be answered from either
+    except Exception:  # one record is not to stop the following
+        log.exception("no vector in the space of %s can be made of a record", bundle.name)
+        unreadable()
+        return None
 
 
 def within(record: UserEmbedding, bundle: str, value: bytes | None) -> UserEmbedding:

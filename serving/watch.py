@@ -50,29 +50,32 @@ class Watch:
 
     def look(self) -> None:
         """Hand over the bundle that is current now, where it is another one than before and a good one."""
+        before = self._current.refused
         try:
             new = self._current.look(tried)
-        except UserError as error:
-            log.error("the new bundle is refused, the old one stays: %s", error)
+        except Exception as error:  # nobody restarts this thread
+            known = isinstance(error, UserError)
+            log.error("the new bundle is refused, the old one stays: %s", error, exc_info=not known)
             self._metrics.refused.inc()
-            self._status.refused = f"the bundle that is current is refused: {error}"
+            self._status.refused = f"the bundle that is current is refused: {error if known else repr(error)}"
             return
-        if not self._current.refused:
+        # What the follower refuses stays refused until another one comes.
+        if new is not None or (before and not self._current.refused):
             self._status.refused = ""
         if new is not None:
-            new.cold_start  # noqa: B018 -- here, and not in the follower's thread, which has more to do
             log.info("the bundle %s is loaded", new.name)
             self._take(new)
 
 
 def tried(bundle: Bundle) -> None:
     """Read all of the bundle that requests will need, and rank with it. UserError where it is broken."""
-    bundle.index  # noqa: B018 -- read now, not within the first request that needs it
-    candidates = [Candidate(listing) for listing in bundle.space.ids[:TRIED]]
-    if not candidates:
-        return
-    session = Session(0, (Action(0, "tried", "click", candidates[0].listing_id),))
     try:
+        bundle.index  # noqa: B018 -- read now, not within the first request that needs it
+        bundle.cold_start  # noqa: B018 -- here, and not in the follower's thread, which has more to do
+        candidates = [Candidate(listing) for listing in bundle.space.ids[:TRIED]]
+        if not candidates:
+            return
+        session = Session(0, (Action(0, "tried", "click", candidates[0].listing_id),))
         vector = bundle.encode(session)
         user = UserEmbedding(
             user_id="tried",

@@ -15,20 +15,23 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from models.bundle import Bundle
 from models.history import History, append
-from models.sessions import State, UserEmbedding
+from models.sessions import WINDOWS, State, UserEmbedding
 from models.states import Checkpoint, history_key, user_key
 from models.store import Store
 from models.topics import CHECKPOINT_KEY, OLDEST, Topics
 from serving import cluster, follower
 from serving.follower import Follower, listing_key
 from serving.metrics import Metrics
+from serving.partitions import elsewhere
 from serving.states import States
 from streams import broker, topics
 from streams.broker import Broker
 from tests.conftest import kafka_home
 from tests.fleet import Kafka
-from tests.made import a_bundle, act, user_in
+from tests.made import a_bundle, act, user_in, visit
+from tests.path import NEW, placed
 
 PARTITIONS = 2
 SECONDS = 20.0
@@ -146,11 +149,12 @@ def following(
     path: Path,
     client: dict[str, str | int | float | bool] | None = None,
     held: frozenset[int] | None = None,
+    bundle: Bundle | None = None,
 ) -> Iterator[Following]:
     store, metrics = Store(path), Metrics("b")
     states = States(store.get, held)
     loop = asyncio.new_event_loop()
-    made = Follower(client or worker.client, worker.names, store, states, metrics, a_bundle())
+    made = Follower(client or worker.client, worker.names, store, states, metrics, bundle or a_bundle())
     made.start(loop)
     try:
         yield Following(loop, made, states, store, metrics)
@@ -357,7 +361,7 @@ def test_only_the_partitions_held_are_read(worker: Worker, tmp_path: Path) -> No
         assert now.store.get(listing_key(b"l1")) == b"{}"
         assert now.follower.status.users == 1
         assert now.states.partitions == PARTITIONS
-        assert [now.states.holds(number) for number in range(PARTITIONS)] == [False, True]
+        assert [elsewhere(now.states, "a", number) for number in range(PARTITIONS)] == [0, None]
     with following(worker, tmp_path / "store", held=frozenset({1})) as now:
         now.caught_up()
         assert now.read == 0
@@ -391,6 +395,71 @@ def test_a_session_that_closes_is_kept_until_its_history_comes(worker: Worker, t
         visitor = now.states.visitor("a", "")
         assert visitor is not None
         assert visitor.closed == ()
+
+
+def test_what_fails_besides_following_does_not_end_it(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "AGAIN_SECONDS", 0.05)
+    worker.commit(0, 5, "a")
+    failed: list[str] = []
+
+    def failing(name: str) -> Callable[[Follower], bool]:
+        def fail(_: Follower) -> bool:
+            failed.append(name)
+            raise RuntimeError(name)
+
+        return fail
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Follower, "_some_work", failing("work"))
+        patch.setattr(Follower, "_listings", failing("listings"))
+        with following(worker, tmp_path / "store") as now:
+            now.until(lambda: {*failed} == {"work", "listings"} and len(failed) > 4)
+            patch.undo()
+            now.caught_up()
+            assert now.embedding("a") == user("a")
+
+
+def test_a_record_of_which_no_vector_can_be_made_does_not_stop_the_others(
+    worker: Worker, tmp_path: Path
+) -> None:
+    session = visit(*(act(at, "l1") for at in range(WINDOWS.events + 1)))
+    poison = msgspec.structs.replace(user("p"), bundle="another", state=State(sessions=(session,)))
+    worker.commit(0, 5, "a")
+    with following(worker, tmp_path / "store") as now:
+        now.caught_up()
+        worker.begin(0, 6, {"p": poison, "b": user("b")})
+        worker.producer.commit_transaction(SECONDS)
+        now.until(lambda: now.embedding("b"))
+        assert now.embedding("p") == poison
+        topic = worker.names.user_embeddings
+        assert now.metrics.unreadable.labels(topic)._value.get() == 1
+        assert not now.follower.status.problem
+
+
+def test_a_store_that_is_being_filled_stands_for_nothing(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.commit(0, 5, "a")
+    monkeypatch.setattr(Follower, "_compare", lambda *_: 0)  # never full
+    with following(worker, tmp_path / "store") as now:
+        now.until(lambda: now.embedding("a"))
+        assert now.store.get(b"m") is None
+
+
+def test_listings_of_a_store_that_begins_from_nothing_are_withdrawn(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a")
+    store = Store(tmp_path / "store")
+    store.write({listing_key(b"new"): msgspec.json.encode(NEW)})
+    store.close()
+    # Without a position, so that it begins from nothing.
+    bundle = placed()
+    with following(worker, tmp_path / "store", bundle=bundle) as now:
+        now.caught_up()
+        assert now.metrics.resets._value.get() == 1
+        assert NEW.listing_id not in bundle.row
+    assert bundle.announce(NEW.listing_id, NEW)
 
 
 @pytest.mark.kafka

@@ -21,3 +21,8 @@ def test_peers_are_addresses_with_partitions() -> None:
 def test_what_is_no_peer_is_said(given: str) -> None:
     with pytest.raises(UserError, match="give URL=PARTITIONS"):
         parse([given])
+
+
+def test_a_range_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(UserError, match="--peer http://b:8080=0,7-3: 7-3 ends before it begins"):
+        parse(["http://b:8080=0,7-3"])

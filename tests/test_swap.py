@@ -23,7 +23,7 @@ from insession.running import ALONE, running
 from insession.settings import PREFIX
 from insession.sidecar import Sidecar
 from models import bundle as bundles
-from models import rank
+from models import listings, rank
 from models.bundle import Bundle
 from models.current import Current
 from models.events import Click
@@ -34,7 +34,7 @@ from models.states import user_key
 from models.store import Store
 from models.topics import Topics
 from models.visitor import Visitor
-from serving import cluster, follower, vectors
+from serving import cluster, follower, vectors, watch
 from serving.api import RankRequest, RankResponse
 from serving.follower import Follower, Standing, listing_key
 from serving.health import Health
@@ -222,6 +222,78 @@ def test_a_broken_bundle_is_refused_and_the_old_one_goes_on(folder: Path) -> Non
         made.watch.look()
         made.until(lambda: made.ranking.bundle.name == broken.name)
         assert not any("refused" in note for note in health.readiness(0).notes)
+
+
+def test_a_bundle_with_a_price_that_is_none_is_refused_and_the_watching_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "SECONDS", 0.02)
+    known = [Listing(listing_id=f"l{row}", price=-1.0) for row in range(50)]
+    with serving(folder) as made:
+        old = made.ranking.bundle
+        health = Health(made.follower.status, made.ranking, made.metrics)
+        with monkeypatch.context() as patch:
+            patch.setattr(bundles, "log_price", lambda price: 0.0)  # it is written without a look at prices
+            broken = bundles.assemble(
+                listings=listings.collect(known),
+                vectors=unit(50, 8, 1),
+                ranker=old.ranker,
+                training=old.manifest.training,
+            )
+            bundles.write(folder, broken)
+        made.watch.start()
+        try:
+            made.until(lambda: any("refused" in note for note in health.readiness(0).notes))
+            bundles.write(folder, another(2))
+            made.until(lambda: made.ranking.bundle is not old)
+        finally:
+            made.watch.stop()
+        assert made.metrics.refused._value.get() == 1
+        assert not any("refused" in note for note in health.readiness(0).notes)
+
+
+@pytest.mark.parametrize("name", ["find", "load"])
+def test_what_nobody_thought_of_does_not_end_the_watching(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with serving(folder) as made:
+        old = made.ranking.bundle
+        bundles.write(folder, another(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(bundles, name, fail)
+            made.watch.look()
+            made.watch.look()
+        assert "Permission denied" in made.follower.status.refused
+        assert made.metrics.refused._value.get() == 1
+        bundles.write(folder, another(2))
+        made.watch.look()
+        made.until(lambda: made.ranking.bundle is not old)
+        assert not made.follower.status.refused
+
+
+def test_a_bundle_that_cannot_be_brought_up_is_told_of_and_the_next_one_is_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(folder) as made:
+        old = made.ranking.bundle
+        bundles.write(folder, another(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(vectors, "read", lambda *_: 1 / 0)
+            made.watch.look()
+            made.until(lambda: made.follower.status.refused)
+        made.watch.look()
+        health = Health(made.follower.status, made.ranking, made.metrics)
+        assert any("can't be brought up" in note for note in health.readiness(0).notes)
+        assert made.metrics.refused._value.get() == 1
+        assert made.follower._bundles() == [old]
+        assert made.ranking.bundle is old
+        bundles.write(folder, another(2))
+        made.watch.look()
+        made.until(lambda: made.ranking.bundle is not old)
+        assert "brought up" not in str(health.readiness(0).notes)
 
 
 def test_a_bundle_that_is_taken_back_at_once_is_not_switched_to(folder: Path) -> None:
