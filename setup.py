@@ -1,4 +1,6 @@
-"""What is compiled: the kernel that ranking stands on, and the writing of its answer. All else is in pyproject.toml."""
+"""What is compiled: the kernel that ranking stands on, and the lists of requests and answers. All else is in pyproject.toml."""
+
+from glob import glob
 
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
@@ -8,10 +10,12 @@ OPTIONS = ["-O3", "-ffp-contract=off", "-fno-math-errno"]
 
 setup(
     ext_modules=[
-        Pybind11Extension(name, [source], cxx_std=17, extra_compile_args=OPTIONS)
+        Pybind11Extension(
+            name, [source], cxx_std=17, depends=glob("models/*.hpp"), extra_compile_args=OPTIONS
+        )
         for name, source in {
             "models._kernel": "models/kernel.cpp",
-            "serving._answer": "serving/answer.cpp",
+            "serving._lists": "serving/lists.cpp",
         }.items()
     ]
 )

@@ -1,65 +1,130 @@
-from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from models.history import Done
-
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
-
-Gathered = tuple[Rows, Doubles, Doubles, bool, bool]
+Codes = npt.NDArray[np.int32]
 
 NAMES: tuple[str, ...]
+LONG_CLICK_SECONDS: float
 
 class Directory:
     def __init__(self, ids: list[str]) -> None: ...
     def set(self, id: str, row: int) -> None: ...
 
-def gather(candidates: Sequence[object], directory: Directory, vectors: Floats) -> Gathered: ...
-def taste(
-    tuples: list[tuple[Done, ...]],
+class Candidates:
+    def __init__(self, candidates: object) -> None: ...
+    def look_up(self, directory: Directory, vectors: Floats) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def pins(self) -> list[int | None]: ...
+    @property
+    def rows(self) -> Rows: ...
+    @property
+    def scores(self) -> Doubles: ...
+    @property
+    def prices(self) -> Doubles: ...
+    @property
+    def unknown(self) -> int: ...
+    @property
+    def once(self) -> bool: ...
+    @property
+    def pinned(self) -> bool: ...
+
+class Visitor:
+    def __init__(self, embedding: bytes, history: bytes | None, closed: bytes | None) -> None: ...
+    def within(self, bundle: str, vector: bytes | None) -> None: ...
+    def open(self, timestamp: int, gap: int) -> bool: ...
+    def deeds(self, since: int) -> int: ...
+    @property
+    def acted(self) -> list[str]: ...
+    @property
+    def bundle(self) -> str: ...
+    @property
+    def vector(self) -> tuple[float, ...] | None: ...
+    @property
+    def as_of(self) -> int: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+
+class Profile:
+    type_similarities: Floats
+    @property
+    def queries(self) -> Floats: ...
+    @property
+    def columns(self) -> list[int]: ...
+    @property
+    def acted(self) -> list[int]: ...
+    @property
+    def counts(self) -> list[int]: ...
+    @property
+    def inside(self) -> bool: ...
+    @property
+    def shown(self) -> list[int]: ...
+    @property
+    def log_price(self) -> float: ...
+    @property
+    def actions(self) -> int: ...
+    @property
+    def in_range(self) -> int: ...
+    @property
+    def priced(self) -> int: ...
+    @property
+    def booked(self) -> bool: ...
+    @property
+    def open(self) -> bool: ...
+    @property
+    def empty(self) -> bool: ...
+
+def dwell(events: bytes) -> dict[str, float]: ...
+def done(
+    events: bytes,
+) -> list[
+    tuple[
+        Literal["click", "long-click", "skip", "wishlist", "inquiry", "booking", "rejection"],
+        str,
+        int,
+        str | None,
+    ]
+]: ...
+def profile(
+    visitor: Visitor,
+    timestamp: int,
+    gap: int,
+    history: int,
     vectors: Floats,
+    log_prices: Floats,
     directory: Directory,
     markets: list[str | None],
     ranges: list[int],
-    vector: tuple[float, ...] | None,
-) -> tuple[Floats, list[int], int, int, int, bool]: ...
+    similar: bool,
+    own: bool,
+) -> Profile: ...
 def features(
     vectors: Floats,
     log_prices: Floats,
-    types: npt.NDArray[np.int32],
+    types: Codes,
     rows: Rows,
     positions: Rows,
     scores: Doubles,
     prices: Doubles,
-    queries: Floats,
-    columns: list[int],
-    type_similarities: Floats,
-    acted: list[int],
-    counts: list[int],
-    inside: bool,
-    shown: list[int],
-    log_price: float,
+    profile: Profile,
 ) -> Floats: ...
 def contributions(matrix: Floats, weights: Floats, lows: Floats, per_step: Floats) -> Floats: ...
 def scores(matrix: Floats, weights: Floats, lows: Floats, per_step: Floats) -> Floats: ...
 def rank(
+    candidates: Candidates,
+    profile: Profile,
     vectors: Floats,
     log_prices: Floats,
-    types: npt.NDArray[np.int32],
-    rows: Rows,
-    scores: Doubles,
-    prices: Doubles,
-    queries: Floats,
-    columns: list[int],
-    type_similarities: Floats,
-    acted: list[int],
-    counts: list[int],
-    inside: bool,
-    shown: list[int],
-    log_price: float,
+    types: Codes,
     weights: Floats,
     lows: Floats,
     per_step: Floats,

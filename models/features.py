@@ -9,16 +9,14 @@ The eight of Airbnb (Grbovic and Cheng, KDD 2018, section 4.4 and table 6) are `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from models import _kernel
+from models._kernel import Profile
 from models.space import Space
-
-if TYPE_CHECKING:
-    from models.profile import Profile
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -103,21 +101,5 @@ def compute(
     float64 [n], NaN where nothing: a listing's own price stands for one that is not said.
     """
     return _kernel.features(
-        space.vectors, space.log_prices, space.types, rows, positions, scores, prices, *compared(profile)
-    )
-
-
-def compared(
-    profile: Profile,
-) -> tuple[Floats, list[int], Floats, list[int], list[int], bool, list[int], float]:
-    """The profile as the kernel takes it."""
-    return (
-        profile.queries,
-        profile.columns,
-        profile.type_similarities,
-        profile.acted,
-        profile.counts,
-        profile.inside,
-        profile.shown,
-        profile.log_price,
+        space.vectors, space.log_prices, space.types, rows, positions, scores, prices, profile
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Literal
 
 import msgspec
 
+from models import _kernel
 from models.events import Version
-from models.sessions import WINDOWS, Action, Kept, Left, Session, Shown, Windows
+from models.sessions import WINDOWS, Kept, Session, Windows
 
-LONG_CLICK_SECONDS = 60.0
+LONG_CLICK_SECONDS = _kernel.LONG_CLICK_SECONDS
 """A click is long where the visitor stayed this long (Airbnb, KDD 2018, section 4.4)."""
+
+_encode = msgspec.json.Encoder().encode
 
 Deed = Literal["click", "long-click", "skip", "wishlist", "inquiry", "booking", "rejection"]
 
@@ -53,51 +55,15 @@ class ClosedSession(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 def dwell(events: tuple[Kept, ...]) -> dict[str, float]:
     """Seconds the visitor stayed with each opened listing, by event id: as a leave says, else until the next event."""
-    seconds: dict[str, float] = {}
-    said: dict[str, float] = {}
-    opened: Action | None = None
-    for event in events:
-        if type(event) is Left:
-            said[event.of] = event.seconds
-            continue
-        if opened is not None:
-            seconds[opened.event_id] = (event.timestamp - opened.timestamp) / 1000
-        opened = event if type(event) is Action and event.kind == "click" else None
-    return seconds | said
-
-
-def skipped(events: tuple[Kept, ...]) -> list[tuple[Shown, str]]:
-    """Listings shown above a click of the same search and not clicked in the session, each with its search."""
-    actions = [event for event in events if type(event) is Action]
-    shown = {event.search_id: event for event in events if type(event) is Shown}
-    deepest: dict[str, int] = {}
-    for action in actions:
-        name = action.search_id
-        if name in shown and action.listing_id in (results := shown[name].results):
-            deepest[name] = max(results.index(action.listing_id), deepest.get(name, 0))
-    if not deepest:
-        return []
-    clicked = {action.listing_id for action in actions}
-    return [
-        (shown[name], listing)
-        for name, at in deepest.items()
-        for listing in shown[name].results[:at]
-        if listing not in clicked
-    ]
+    return _kernel.dwell(_encode(events))
 
 
 def done(events: tuple[Kept, ...]) -> tuple[Done, ...]:
-    """What was done in a session, in the order of its events: a long click stands as a click and as a long click."""
-    seconds = dwell(events)
-    entries = []
-    for event in events:
-        if type(event) is Action:
-            entries.append(Done(event.kind, event.listing_id, event.timestamp, event.market))
-            if event.kind == "click" and seconds.get(event.event_id, 0.0) >= LONG_CLICK_SECONDS:
-                entries.append(Done("long-click", event.listing_id, event.timestamp, event.market))
-    entries += [Done("skip", listing, shown.timestamp, shown.market) for shown, listing in skipped(events)]
-    entries.sort(key=attrgetter("timestamp"))
-    return tuple(entries)
+    """What was done in a session, in the order of its events: a long click stands as a click and as a long click.
+
+    Skips stand there too: listings shown above a click of the same search and not clicked in the session.
+    """
+    return tuple(Done(*entry) for entry in _kernel.done(_encode(events)))
 
 
 def append(history: History, session: Session, windows: Windows = WINDOWS) -> History:

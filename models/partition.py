@@ -141,7 +141,7 @@ class Partition:
         entry = self._advance(user)
         if entry.state is None:
             return None
-        return Visitor(self._record(user_id, entry), self._history(user, entry))
+        return Visitor.of(self._record(user_id, entry), self._history(user, entry))
 
     def flush(self) -> Changes:
         """End the batch: close what is due, and give what changed since the last flush."""

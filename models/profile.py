@@ -3,69 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 from models import _kernel
-from models.history import Done, done
+from models._kernel import Profile
 from models.listings import Listings
-from models.sessions import WINDOWS, Action, Session, Shown, Windows
+from models.sessions import WINDOWS, Windows
 from models.space import Space
 from models.types import Types, user_type
 from models.visitor import Visitor
 
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(slots=True)
-class Profile:
-    """What is compared with the candidates; K vectors in a space of d dimensions."""
-
-    queries: Floats
-    """float32 [K, d]: the session's vector, the last long click's, and each history's centroid in each market,"""
-    columns: list[int]
-    """and the feature that each is for, which is the greatest of its similarities."""
-    type_similarities: Floats
-    """float32 [T]: of the user's type to each listing type; empty where it is not known."""
-    acted: list[int]
-    """The known listings acted on in the open session, by row, the last one last,"""
-    counts: list[int]
-    """and how often each."""
-    inside: bool
-    """The newest of these actions was in a search's results."""
-    shown: list[int]
-    """The rows of what the session's last search showed first; -1 for one that is not known."""
-    log_price: float
-    """log2 of the geometric mean price of what was acted on; NaN where none is known."""
-
-    @property
-    def empty(self) -> bool:
-        """Nothing is known that could rank anything."""
-        return not (self.columns or self.acted or len(self.type_similarities))
-
-
-def active(visitor: Visitor, timestamp: int, windows: Windows = WINDOWS) -> Session | None:
-    """The session that is open at `timestamp`: the newest, unless its last event is more than the gap before."""
-    sessions = visitor.embedding.state.sessions
-    return sessions[-1] if sessions and sessions[-1].last >= timestamp - windows.gap else None
-
-
-def deeds(visitor: Visitor, timestamp: int, windows: Windows = WINDOWS) -> list[tuple[Done, ...]]:
-    """What the visitor did in each session that ended within two weeks before `timestamp`, open ones too, each once."""
-    since = timestamp - windows.history
-    named = set()
-    found = []
-    if visitor.history is not None:
-        for visit in visitor.history.visits:
-            named.add(visit.first)
-            if visit.last >= since:
-                found.append(visit.done)
-    for session in (*visitor.closed, *visitor.embedding.state.sessions):
-        if session.first not in named and session.last >= since:
-            found.append(done(session.events))
-    return found
+__all__ = ["Profile", "profile"]
 
 
 def profile(
@@ -75,54 +22,43 @@ def profile(
     space: Space,
     types: Types,
     listings: Listings,
-    vector: tuple[float, ...] | None,
+    own: bool,
     similar: bool = True,
+    windows: Windows = WINDOWS,
 ) -> Profile:
-    """The visitor's profile at `timestamp` (ms).
+    """The visitor's profile at `timestamp` (ms): of the session that is open then, and of what was done in each
+    session that ended within two weeks before, each once.
 
-    `vector` is the open session's in `space`, [d], or None. Without `similar` it is as if no listing and no type had
-    a vector.
+    The open one is the newest, unless its last event is more than the gap before. Its vector counts where it is of the
+    space's `own` bundle. Without `similar` it is as if no listing and no type had a vector.
+
+    In a space of d dimensions a profile has
+
+    - `queries`, float32 [K, d]: each history's centroid in each market, the last long click's vector and the
+      session's, and `columns`, [K], the feature that each is for, which is the greatest of its similarities;
+    - `type_similarities`, float32 [T]: of the user's type to each listing type; empty where it is not known;
+    - `acted` and `counts`: the known listings acted on in the open session, by row, the last one last, and how often
+      each; `inside`: the newest of these actions was in a search's results;
+    - `shown`: the rows of what the session's last search showed first;
+    - `log_price`: log2 of the geometric mean price of what was acted on in the session; NaN where none is known;
+    - `actions`, `in_range`, `priced`, `booked`: how many of the deeds were no skips, the sum of their listings' price
+      ranges and how many have one, and whether one was a booking: the user's type;
+    - `open`: a session is; `empty`: nothing is known that could rank anything.
     """
-    session = active(visitor, timestamp)
-    acted, inside, shown = _in_session(session, space.row) if session is not None else ({}, False, [])
-    log_prices = space.log_prices
-    known = [price for row in acted if (price := log_prices.item(row)) == price]
-    queries, columns, actions, in_range, priced, booked = _kernel.taste(
-        deeds(visitor, timestamp) if similar else [],
+    made = _kernel.profile(
+        visitor.known,
+        timestamp,
+        windows.gap,
+        windows.history,
         space.vectors,
+        space.log_prices,
         space.directory,
         space.markets,
         listings.ranges,
-        vector if similar and session is not None else None,
+        similar,
+        own,
     )
-    kind = user_type(actions, in_range / priced if priced else math.nan, booked) if actions else ""
-    return Profile(
-        queries,
-        columns,
-        types.similarities(kind),
-        list(acted),
-        list(acted.values()),
-        inside,
-        shown,
-        sum(known) / len(known) if known else math.nan,
-    )
-
-
-def _in_session(session: Session, row: dict[str, int]) -> tuple[dict[int, int], bool, list[int]]:
-    """How often each known listing was acted on, the last one last; whether the newest action was in a search's
-    results; and what the last search showed."""
-    counts: dict[int, int] = {}
-    newest: Action | None = None
-    shown: Shown | None = None
-    for event in session.events:
-        if type(event) is Action:
-            if event.kind != "rejection":
-                newest = event
-                at = row.get(event.listing_id)
-                if at is not None:
-                    counts[at] = counts.pop(at, 0) + 1
-        elif type(event) is Shown:
-            shown = event
-    results = {row.get(listing, -1) for listing in shown.results} if shown is not None else set()
-    results.discard(-1)
-    return counts, newest is not None and newest.search_id is not None, list(results)
+    if made.actions and types.users:
+        mean = made.in_range / made.priced if made.priced else math.nan
+        made.type_similarities = types.similarities(user_type(made.actions, mean, made.booked))
+    return made

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models import _kernel
+from models._kernel import Candidates, Profile
 from models.features import (
     BOOKED,
     CLICKED,
@@ -25,12 +26,9 @@ from models.features import (
     RECENCY_OUTSIDE,
     SIMILARITY,
     WISHLISTED,
-    Doubles,
     Floats,
     Rows,
-    compared,
 )
-from models.profile import Profile
 from models.space import Space
 
 DECIMALS = 6
@@ -73,20 +71,16 @@ class Ranker:
         """The scores, float32 [n]: the sums of the contributions, added feature by feature."""
         return _kernel.scores(features, self.weights, _LOW, _PER_STEP)
 
-    def rank(
-        self, profile: Profile, space: Space, rows: Rows, scores: Doubles, prices: Doubles
-    ) -> tuple[Rows, Floats]:
+    def rank(self, candidates: Candidates, profile: Profile, space: Space) -> tuple[Rows, Floats]:
         """The order of n candidates, best first, int64 [n], and their scores, float32 [n]: by `features.compute` and
-        `scores`, the known ones among the places that known ones have; an unknown one, whose row is -1, keeps its
-        place and has the score of its neighbour above."""
+        `scores`, the known ones among the places that known ones have; an unknown one keeps its place and has the
+        score of its neighbour above. They must have been looked up in the space."""
         return _kernel.rank(
+            candidates,
+            profile,
             space.vectors,
             space.log_prices,
             space.types,
-            rows,
-            scores,
-            prices,
-            *compared(profile),
             self.weights,
             _LOW,
             _PER_STEP,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -17,11 +18,12 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.events import Id
-from serving import access, api
+from serving import _lists, access, api
+from serving.connection import Direct, Headers
 from serving.health import Health
 from serving.metrics import Metrics
 from serving.posts import post
-from serving.problems import MAX_BATCH_BODY, MAX_BODY, Gone, Refused, named
+from serving.problems import MAX_BATCH_BODY, MAX_BODY, Gone, Refused, decode, named
 from serving.ranking import Ranking
 
 log = logging.getLogger("insession.serving")
@@ -30,19 +32,40 @@ Handler = Callable[[Request, float], tuple[str, bytes]]
 """Takes a request and when it came (time.perf_counter); gives the outcome, for the metrics, and the JSON answer."""
 
 _encode = msgspec.json.Encoder().encode
-_rank_decoder = msgspec.json.Decoder(api.RankRequest)
-_batch_decoder = msgspec.json.Decoder(api.BatchRequest)
-_recommend_decoder = msgspec.json.Decoder(api.RecommendRequest)
+_rank = partial(decode, msgspec.json.Decoder(api.RankRequest))
+_batch = partial(decode, msgspec.json.Decoder(api.BatchRequest))
+_recommend = partial(decode, msgspec.json.Decoder(api.RecommendRequest))
 
 
 class App:
     """The application. What ranks is reached without a framework on its way; Starlette has the rest."""
 
-    def __init__(self, starlette: Starlette, posts: dict[str, ASGIApp], token: bytes = b"") -> None:
+    def __init__(
+        self,
+        starlette: Starlette,
+        posts: dict[str, ASGIApp],
+        direct: dict[str, Callable[[bytes], bytes | None]],
+        token: bytes = b"",
+    ) -> None:
         self.routes = starlette.routes
+        self.direct = {path.encode(): self._allowed(path, answer) for path, answer in direct.items()}
+        """What a `Connection` may have answered without the rest."""
         self._starlette = starlette
         self._posts = posts
         self._token = token
+
+    def _allowed(self, path: str, answer: Callable[[bytes], bytes | None]) -> Direct:
+        """What answers those who may ask, and leaves others to `__call__`."""
+
+        def direct(body: bytes, headers: Headers) -> bytes | None:
+            if self._token:
+                try:
+                    access.check({"path": path, "headers": headers}, self._token)
+                except Refused:
+                    return None
+            return answer(body)
+
+        return direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -87,6 +110,19 @@ def build(
     async def rank(request: api.RankRequest, now: int, begun: float) -> tuple[str, bytes]:
         answer = await ranking.rank(request, now, begun)
         return answer.outcome, _encode(answer)
+
+    def rank_now(body: bytes) -> bytes | None:
+        begun = time.perf_counter()
+        try:
+            asked = _lists.asked(body)
+            if asked is None:
+                return None
+            answer = ranking.rank_now(asked, _now(), begun)
+        except Exception:
+            return None  # it is asked again the long way, which says what is wrong
+        said = _encode(answer)
+        metrics.observe("rank", answer.outcome, time.perf_counter() - begun)
+        return said
 
     async def batch(request: api.BatchRequest, now: int, begun: float) -> tuple[str, bytes]:
         answer = await ranking.batch(request, now, begun)
@@ -146,9 +182,9 @@ def build(
         return endpoint
 
     posts = {
-        "/v1/rank": post("rank", _rank_decoder, rank, metrics, MAX_BODY),
-        "/v1/rank/batch": post("batch", _batch_decoder, batch, metrics, MAX_BATCH_BODY),
-        "/v1/recommend": post("recommend", _recommend_decoder, recommend, metrics, MAX_BODY),
+        "/v1/rank": post("rank", _rank, rank, metrics, MAX_BODY),
+        "/v1/rank/batch": post("batch", _batch, batch, metrics, MAX_BATCH_BODY),
+        "/v1/recommend": post("recommend", _recommend, recommend, metrics, MAX_BODY),
     }
     app = Starlette(
         routes=[
@@ -168,7 +204,7 @@ def build(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return App(app, posts, token.encode())
+    return App(app, posts, {"/v1/rank": rank_now}, token.encode())
 
 
 def _path(request: Request, name: str) -> str:

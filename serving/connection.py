@@ -1,12 +1,13 @@
-"""A client's connection: uvicorn's, with limits on what may come and how long that may take.
+"""A client's connection: uvicorn's, with a shorter way for what need not wait, and with limits on what may come and how
+long that may take.
 
-A look at all of them once a second does it, so that a request pays for none of this.
+A look at all of them once a second does the latter, so that a request pays for none of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from uvicorn._types import ASGI3Application
@@ -26,12 +27,35 @@ MAX_REQUEST = 8 * MAX_BATCH_BODY
 MAX_PIPELINED = 100
 """Requests that may wait for the one before them on a connection."""
 
+MAX_DIRECT = 1 << 18
+"""Bytes of a body that is answered the short way."""
+
+Headers = list[tuple[bytes, bytes]]
+Direct = Callable[[bytes, Headers], bytes | None]
+"""Answers a POST at once, from its body and headers, with the JSON of a 200; None: this is for the application."""
+
+_HEAD = STATUS_LINE[200] + b"content-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
+
 
 class Connection(HttpToolsProtocol):
-    """Reads requests and hands them to the application."""
+    """Reads requests and hands them to the application.
+
+    Where the application has an attribute `direct`, a `Direct` by address, those POSTs are answered without it: with
+    no scope, no task and no messages in between, which would cost as much as the answer itself.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._directs: Mapping[bytes, Direct] = getattr(self.app, "direct", {})
+        self._direct: Direct | None = None
+        """What answers the request that is coming, where that is the short way,"""
+        self._body = b""
+        """and what has come of its body."""
+        self._ending = False
+        """No more than this request is answered."""
+        self._idle = 0.0
+        """Since when nothing is asked, after an answer that took the short way; 0 where something is."""
+        self._begun = False
         self._since = self.loop.time()
         """When the request began to come; 0 while none is on its way."""
         self._unfetched = 0.0
@@ -52,18 +76,82 @@ class Connection(HttpToolsProtocol):
                 self._refuse(Refused(413, f"the request has more than {MAX_REQUEST} bytes"))
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._since = self.loop.time()
         self._size = 0
-        self._in_head = True
+        self._idle = 0.0
+        self._begun = self._in_head = True
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        super().on_headers_complete()
+        direct = self._directs.get(self.url)
+        if direct is not None and self._plain():
+            self._direct = direct
+        else:
+            self._hand_over()
+
+    def on_body(self, body: bytes) -> None:
+        if self._direct is None:
+            super().on_body(body)
+            return
+        self._body = self._body + body if self._body else body
+        if len(self._body) > MAX_DIRECT:
+            self._hand_over()
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
         self._since = 0.0
+        if self._direct is not None:
+            answer = self._direct(self._body, self.headers)
+            if answer is not None:
+                self._direct, self._body = None, b""
+                self._answer(answer)
+                return
+            self._hand_over()
+        super().on_message_complete()
+
+    def _plain(self) -> bool:
+        """Whether the request can be answered at once: nothing is before it, and nothing special about it."""
+        return (
+            self.parser.get_method() == b"POST"
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.pipeline
+            and not self.expect_100_continue
+            and self.parser.get_http_version() == "1.1"
+            and not self.parser.should_upgrade()
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
+
+    def _hand_over(self) -> None:
+        """Begin the request as uvicorn does, with what has come of it."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        body, self._body, self._direct = self._body, b"", None
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        super().on_headers_complete()
+        if body:
+            super().on_body(body)
+        if self._ending:
+            self.shutdown()
+
+    def _answer(self, answer: bytes) -> None:
+        self.server_state.total_requests += 1
+        stays = self.parser.should_keep_alive() and not self._ending
+        self.transport.write(_HEAD % (len(answer), b"" if stays else b"connection: close\r\n") + answer)
+        if stays:
+            self._idle = self.loop.time()
+        else:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """End once what is being asked has been answered."""
+        if self._direct is not None:
+            self._ending = True
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(Refused(400, "this is not HTTP/1.1 as it must be"))
@@ -88,10 +176,12 @@ class Connection(HttpToolsProtocol):
                 self.transport.abort()
             return
         self._unfetched = 0.0
-        if self._since and now - self._since > SECONDS:
+        if self._idle and now - self._idle > IDLE_SECONDS:
+            self.transport.close()
+        elif self._since and now - self._since > SECONDS:
             answering = self._answering
             waits = answering is None or answering.response_complete
-            if self.scope is None or (waits and not self._in_head):
+            if not self._begun or (waits and not self._in_head and self._direct is None):
                 self.transport.close()  # nothing has come, or only what was answered already
             elif waits or (answering is self.cycle and not self._in_head):
                 self._refuse(Refused(408, f"the request did not come within {SECONDS:.0f} s"))

@@ -7,11 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.metrics import Metrics
-from serving.problems import Gone, Refused, decode, read
+from serving.problems import Gone, Refused, read
 
 log = logging.getLogger("insession.serving")
 
@@ -22,10 +21,8 @@ Answer = Callable[[T, int, float], Awaitable[tuple[str, bytes]]]
 _JSON = (b"content-type", b"application/json")
 
 
-def post(
-    name: str, decoder: msgspec.json.Decoder[T], answer: Answer[T], metrics: Metrics, limit: int
-) -> ASGIApp:
-    """The route as an ASGI application; a body may have `limit` bytes."""
+def post(name: str, decode: Callable[[bytes], T], answer: Answer[T], metrics: Metrics, limit: int) -> ASGIApp:
+    """The route as an ASGI application; a body may have `limit` bytes. `decode` raises Refused where it is wrong."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         begun = time.perf_counter()
@@ -33,7 +30,7 @@ def post(
             body = await read(scope, receive, limit)
             if scope["query_string"]:
                 raise Refused(400, "this takes no parameters", field="?")
-            outcome, said = await answer(decode(decoder, body), time.time_ns() // 1_000_000, begun)
+            outcome, said = await answer(decode(body), time.time_ns() // 1_000_000, begun)
         except Refused as refused:
             outcome = refused.outcome
             await refused.response()(scope, receive, send)

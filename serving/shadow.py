@@ -6,7 +6,6 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -15,7 +14,7 @@ from prometheus_client import Counter, Histogram
 
 from models import rank
 from models.bundle import Bundle
-from models.rank import Candidate
+from models.rank import Candidates
 from models.visitor import Visitor
 from serving.metrics import Metrics
 
@@ -26,7 +25,7 @@ FIRST = 10
 log = logging.getLogger("insession.shadow")
 
 Rows = npt.NDArray[np.int64]
-_Offered = tuple[Visitor, Sequence[Candidate], int, Rows]
+_Offered = tuple[Visitor, Candidates, int, Rows]
 
 
 class Shadow:
@@ -72,7 +71,7 @@ class Shadow:
         self._queue.put(None)
         self._thread.join()
 
-    def offer(self, visitor: Visitor, candidates: Sequence[Candidate], timestamp: int, order: Rows) -> None:
+    def offer(self, visitor: Visitor, candidates: Candidates, timestamp: int, order: Rows) -> None:
         """Compare, some time, the `order` that candidates were answered in (their indices, best first). Never waits."""
         if random.random() >= self._share:
             return
@@ -89,17 +88,15 @@ class Shadow:
                 self._failed.inc()
                 log.exception("ranking with the shadow's bundle failed")
 
-    def _compare(
-        self, visitor: Visitor, candidates: Sequence[Candidate], timestamp: int, order: Rows
-    ) -> None:
+    def _compare(self, visitor: Visitor, candidates: Candidates, timestamp: int, order: Rows) -> None:
         record = visitor.embedding
         sessions = record.state.sessions
         vector = self.bundle.encode(sessions[-1] if sessions else None)
         own = msgspec.structs.replace(record, vector=vector, bundle=self.bundle.name)
         ranked = rank.rank(
             self.bundle,
-            Visitor(own, visitor.history, visitor.closed),
-            candidates,
+            visitor.replaced(own),
+            rank.look_up(candidates, self.bundle),
             timestamp=timestamp,
         )
         ours, theirs = order, ranked.order

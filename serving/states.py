@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-import msgspec
-
 from models.recording import partition_of
-from models.states import Checkpoint, decode_embedding, decode_history, history_key, user_key
+from models.states import Checkpoint, history_key, user_key
 from models.visitor import Visitor
 from serving import closed, vectors
 
@@ -45,16 +43,12 @@ class States:
         kept = get(closed.closed_key(user))
         history = get(history_key(user))
         try:
-            record = decode_embedding(value)
-            if record.bundle != bundle:
-                record = vectors.within(record, bundle, get(vectors.space(bundle) + user))
-            return Visitor(
-                record,
-                decode_history(history) if history is not None else None,
-                closed.decode(kept) if kept is not None else (),
-            )
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            visitor = Visitor(value, history, kept)
+            if visitor.known.bundle != bundle:
+                visitor.known.within(bundle, get(vectors.space(bundle) + user))
+        except ValueError as error:
             raise Unreadable(str(error)) from None
+        return visitor
 
     def partition(self, user_id: str) -> int | None:
         """Where Kafka's default puts the user's events; None while the number of partitions is not known."""

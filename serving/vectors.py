@@ -28,7 +28,6 @@ class Vector(msgspec.Struct, frozen=True, array_like=True):
     vector: tuple[float, ...] | None
 
 
-_decoder = msgspec.json.Decoder(Vector)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,14 +59,3 @@ def read(bundle: Bundle, value: bytes, unreadable: Callable[[], object] = lambda
         log.exception("no vector in the space of %s can be made of a record", bundle.name)
         unreadable()
         return None
-
-
-def within(record: UserEmbedding, bundle: str, value: bytes | None) -> UserEmbedding:
-    """The record with its vector of `bundle` as kept in `value`; the record as it is where that one is of another."""
-    vector = None
-    if record.state.sessions:
-        kept = _decoder.decode(value) if value is not None else None
-        if kept is None or kept.offset != record.offset or kept.as_of != record.as_of:
-            return record
-        vector = kept.vector
-    return msgspec.structs.replace(record, vector=vector, bundle=bundle)

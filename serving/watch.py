@@ -86,7 +86,7 @@ def tried(bundle: Bundle) -> None:
             offset=0,
             state=State(sessions=(session,)),
         )
-        rank.rank(bundle, Visitor(user), candidates, timestamp=0)
+        rank.rank(bundle, Visitor.of(user), candidates, timestamp=0)
         if vector is not None:
             bundle.nearest(vector, TRIED)
     except UserError:

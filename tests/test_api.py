@@ -75,7 +75,7 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 def test_rank_answers_what_the_floor_ranks(client: Client) -> None:
     answer = ranked(client)
-    same = rank(BUNDLE, Visitor(USER), [Candidate(listing) for listing in LIST], timestamp=NOW)
+    same = rank(BUNDLE, Visitor.of(USER), [Candidate(listing) for listing in LIST], timestamp=NOW)
     assert answer["outcome"] == "ranked"
     assert order(answer) == [LIST[at] for at in same.order]
     assert same.scores is not None
@@ -390,8 +390,8 @@ def test_a_diverse_list_is_that_of_the_floor_around_unknown_listings(client: Cli
 def test_work_that_takes_longer_than_the_deadline_is_left(
     client: Client, monkeypatch: pytest.MonkeyPatch, slow: str
 ) -> None:
-    where = ranking if slow == "nearest" else ranking.ranking
-    name = "_nearest" if slow == "nearest" else "rank"
+    where = ranking.retrieval if slow == "nearest" else ranking.ranking
+    name = slow
     at_once = getattr(where, name)
 
     def late(*arguments: Any, **named: Any) -> Any:
@@ -514,7 +514,7 @@ def test_users_of_a_variant_with_a_bundle_are_ranked_with_it_and_never_by_vector
     made.put(msgspec.structs.replace(USER, bundle=other.name, vector=USER.vector[::-1]))  # type: ignore[index]
     answer = ranked(client)
     assert not answer["stale"]
-    same = rank(BUNDLE, Visitor(USER), [Candidate(listing) for listing in LIST], timestamp=NOW)
+    same = rank(BUNDLE, Visitor.of(USER), [Candidate(listing) for listing in LIST], timestamp=NOW)
     assert order(answer) == [LIST[at] for at in same.order]
 
 

@@ -153,7 +153,7 @@ def test_the_command_makes_a_bundle_that_ranks_and_says_how_many_matched(tmp_pat
     assert made.listings.market(3) == "Rio"
     assert made.manifest.training.ranker == "default"
     user = user_in(made, act(0, "7"))
-    ranked = rank(made, Visitor(user), [Candidate("green"), Candidate("red")], timestamp=START + 1)
+    ranked = rank(made, Visitor.of(user), [Candidate("green"), Candidate("red")], timestamp=START + 1)
     assert ranked.order.tolist() == [1, 0]
     said = CliRunner().invoke(command, arguments).stdout
     assert "2 of 3 embeddings are of a listing in the listings file; 1 of its 3 listings" in said

@@ -56,19 +56,21 @@ def space(vectors: np.ndarray = VECTORS, types: Types = NONE) -> Space:
     return Space(LISTINGS.row, vectors, prices, types.of(LISTINGS), MARKETS)
 
 
-def visitor(*events: Kept, history: History | None = None) -> Visitor:
+def visitor(
+    *events: Kept, history: History | None = None, vector: tuple[float, ...] | None = None
+) -> Visitor:
     sessions = (visit(*events),) if events else ()
     last = sessions[0].last if sessions else START
     embedding = UserEmbedding(
         user_id="u",
-        vector=None,
+        vector=vector,
         bundle="",
         as_of=last,
         partition=0,
         offset=0,
         state=State(sessions=sessions, last=last),
     )
-    return Visitor(embedding, history)
+    return Visitor.of(embedding, history)
 
 
 def compute(*events: Kept, rows: list[int] | None = None, **given: object) -> features.Floats:
@@ -86,12 +88,12 @@ def compute(*events: Kept, rows: list[int] | None = None, **given: object) -> fe
         "similar": True,
     } | given
     seen = profile(
-        visitor(*events, history=given["history"]),  # type: ignore[arg-type]
+        visitor(*events, history=given["history"], vector=given["vector"]),  # type: ignore[arg-type]
         START + MINUTE,
         space=given["space"],  # type: ignore[arg-type]
         types=given["types"],  # type: ignore[arg-type]
         listings=LISTINGS,
-        vector=given["vector"],  # type: ignore[arg-type]
+        own=True,
         similar=given["similar"],  # type: ignore[arg-type]
     )
     arrays = (np.asarray(given[name], np.float64) for name in ("scores", "prices"))

@@ -20,7 +20,7 @@ from models.rank import Candidate
 from models.recording import Record, partition_of
 from models.states import history_key, user_key
 from models.training import pipeline
-from serving import api
+from serving import _lists, api
 from serving.metrics import Metrics
 from serving.ranking import Ranking
 from serving.states import States
@@ -88,12 +88,22 @@ def test_features_and_scores_online_are_those_offline(tmp_path: Path) -> None:
                     assert result.score == measured.scores.item(at)
                     assert result.contributions is not None
                     assert list(result.contributions.values()) == measured.contributions[at].tolist()
-                gathered = rank.gather(candidates, bundle)
+                plain = _lists.asked(_plain(request))
+                assert plain is not None
+                short = online.rank_now(plain, event.timestamp, time.perf_counter())
+                assert msgspec.json.encode(short.results) == _lists.answered(
+                    rank.look_up(candidates, bundle), measured.order, measured.scores, len(candidates)
+                )
                 profile = rank.of(bundle, visitor, event.timestamp)  # type: ignore[arg-type]
                 assert profile is not None
-                values = rank.matrix(bundle, profile, *gathered[:3])
+                values = rank.matrix(bundle, profile, rank.look_up(candidates, bundle))
                 seen |= (values != values[:, :1]).any(axis=1) | (values[:, 0] > -1)
         offline.apply(one)
     assert compared > 200
     assert past > 100
     assert seen.sum() > 12  # nearly all features were at work
+
+
+def _plain(request: api.RankRequest) -> bytes:
+    """The request as it is asked without anything to explain."""
+    return msgspec.json.encode(msgspec.structs.replace(request, explain=False))

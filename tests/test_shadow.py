@@ -63,8 +63,8 @@ def test_how_the_rankings_differ_is_measured(served: Served) -> None:
     Client(served.app).post("/v1/rank", json=request())
     wait_for(served.metrics, "compared", 1)
     own = OTHER.encode(USER.state.sessions[-1])
-    theirs = rank.rank(OTHER, Visitor(_as(OTHER, own)), CANDIDATES, timestamp=NOW).order.tolist()
-    ours = rank.rank(BUNDLE, Visitor(USER), CANDIDATES, timestamp=NOW).order.tolist()
+    theirs = rank.rank(OTHER, Visitor.of(_as(OTHER, own)), CANDIDATES, timestamp=NOW).order.tolist()
+    ours = rank.rank(BUNDLE, Visitor.of(USER), CANDIDATES, timestamp=NOW).order.tolist()
     assert ours != theirs
     overlap = len({*ours[:10]} & {*theirs[:10]}) / 10
     assert figure(served.metrics, "insession_shadow_overlap_sum") == pytest.approx(overlap)
@@ -91,11 +91,11 @@ def test_a_shadow_that_is_slow_delays_nobody(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(shadow.rank, "rank", slow)
     made = Shadow(OTHER, 1.0, metrics)
     made.start()
-    made.offer(Visitor(USER), CANDIDATES, NOW, [0])
+    made.offer(Visitor.of(USER), CANDIDATES, NOW, [0])
     assert busy.wait(10)
     begun = time.perf_counter()
     for _ in range(shadow.WAITING + 7):
-        made.offer(Visitor(USER), CANDIDATES, NOW, [0])
+        made.offer(Visitor.of(USER), CANDIDATES, NOW, [0])
     assert time.perf_counter() - begun < 1
     assert figure(metrics, 'insession_shadow_rankings_total{outcome="dropped"}') == 7
     going.set()
@@ -116,7 +116,7 @@ def test_a_shadow_that_fails_is_counted_and_goes_on(
 
 def test_a_share_of_none_compares_nothing() -> None:
     made = Shadow(OTHER, 0.0, Metrics("b"))
-    made.offer(Visitor(USER), CANDIDATES, NOW, [0])
+    made.offer(Visitor.of(USER), CANDIDATES, NOW, [0])
     assert made._queue.empty()
 
 

@@ -5,9 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import _kernel
-from models.rank import Candidate
+from models.rank import Candidate, Candidates
 from models.space import Space
 from tests.made import unit
+
+
+def rows(ids: list[str], directory: _kernel.Directory, vectors: np.ndarray) -> list[int]:
+    given = Candidates([Candidate(listing) for listing in ids])
+    given.look_up(directory, vectors)
+    return given.rows.tolist()  # type: ignore[no-any-return]
+
 
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 
@@ -19,8 +26,7 @@ def test_the_kernels_directory_is_a_dictionary(ids: list[str], changes: list[tup
         directory.set(listing, row)
         expected[listing] = row
     asked = [*expected, "nobody knows this"]
-    rows, *_ = _kernel.gather([Candidate(listing) for listing in asked], directory, unit(1, 4))
-    assert rows.tolist() == [expected.get(listing, -1) for listing in asked]
+    assert rows(asked, directory, unit(1, 4)) == [expected.get(listing, -1) for listing in asked]
 
 
 def test_what_is_put_and_dropped_is_the_same_for_both() -> None:
@@ -28,33 +34,37 @@ def test_what_is_put_and_dropped_is_the_same_for_both() -> None:
     space = Space({"a": 0, "b": 1}, vectors[:2].copy())
     names = ["a", "b", "c", "d"]
 
-    def rows() -> list[int]:
-        found, *_ = _kernel.gather([Candidate(name) for name in names], space.directory, space.vectors)
-        assert found.tolist() == [space.row.get(name, -1) for name in names]
-        return found.tolist()  # type: ignore[no-any-return]
+    def found() -> list[int]:
+        found = rows(names, space.directory, space.vectors)
+        assert found == [space.row.get(name, -1) for name in names]
+        return found
 
-    assert rows() == [0, 1, -1, -1]
+    assert found() == [0, 1, -1, -1]
     assert space.put("c", vectors[2], price=8.0, market="rome") == 2
-    assert rows() == [0, 1, 2, -1]
+    assert found() == [0, 1, 2, -1]
     assert space.log_prices[2] == 3
     assert space.markets == [None, None, "rome"]
     space.put("a", vectors[2])
-    assert rows() == [3, 1, 2, -1]
+    assert found() == [3, 1, 2, -1]
     space.drop("a", 0)
     space.drop("c", None)
-    assert rows() == [0, 1, -1, -1]
+    assert found() == [0, 1, -1, -1]
     assert space.put("c", vectors[1]) == 2
     np.testing.assert_array_equal(space.vectors[2], vectors[1])
     assert np.isnan(space.log_prices[2])
 
 
-def test_gather_says_what_the_caller_said_and_whether_a_listing_stands_twice() -> None:
+def test_candidates_say_what_the_caller_said_and_whether_a_listing_stands_twice() -> None:
     directory, vectors = _kernel.Directory(["a", "b"]), unit(2, 4)
     one = [Candidate("b", 2.0), Candidate("x", None, 3.0), Candidate("a", pin=1)]
-    rows, scores, prices, once, pinned = _kernel.gather(one, directory, vectors)
-    assert rows.tolist() == [1, -1, 0]
-    np.testing.assert_array_equal(scores, [2.0, np.nan, np.nan])
-    np.testing.assert_array_equal(prices, [np.nan, 3.0, np.nan])
-    assert (once, pinned) == (True, True)
-    *_, once, pinned = _kernel.gather([*one[:2], Candidate("x")], directory, vectors)
-    assert (once, pinned) == (False, False)
+    given = Candidates(one)
+    given.look_up(directory, vectors)
+    assert given.ids == ["b", "x", "a"]
+    assert given.rows.tolist() == [1, -1, 0]
+    assert (len(given), given.unknown) == (3, 1)
+    np.testing.assert_array_equal(given.scores, [2.0, np.nan, np.nan])
+    np.testing.assert_array_equal(given.prices, [np.nan, 3.0, np.nan])
+    assert (given.once, given.pinned, given.pins) == (True, True, [None, None, 1])
+    twice = Candidates([*one[:2], Candidate("x")])
+    twice.look_up(directory, vectors)
+    assert (twice.once, twice.pinned) == (False, False)

@@ -537,6 +537,6 @@ def _expected(bundle: Bundle, user: str, session: Session) -> tuple[list[str], l
         offset=0,
         state=State(sessions=(session,), last=session.last),
     )
-    ranked = rank.rank(bundle, Visitor(record), CANDIDATES, timestamp=session.last)
+    ranked = rank.rank(bundle, Visitor.of(record), CANDIDATES, timestamp=session.last)
     assert ranked.scores is not None
     return [CANDIDATES[at].listing_id for at in ranked.order], [ranked.scores[at] for at in ranked.order]

@@ -19,7 +19,6 @@ from models.evaluation import baselines, confidence, mrr
 from models.evaluation.ranks import rank_of
 from models.events import Booking, Click, Event, EventError, Search, decode
 from models.offline import BATCH, STEP, Offline, placed
-from models.profile import active
 from models.rank import Candidate
 from models.recording import Record, read
 from models.visitor import Visitor
@@ -116,7 +115,7 @@ def _choice(search: Search, place: int, listing: str, visitor: Visitor | None) -
 def rerank(choice: Choice, bundle: Bundle) -> Scored:
     """The choice with the list as shown, the most recently seen first, and ours."""
     search, visitor = choice.search, choice.visitor
-    session = active(visitor, search.timestamp) if visitor is not None else None
+    session = visitor.session(search.timestamp) if visitor is not None else None
     ranked = rank_.rank(bundle, visitor, choice.candidates, timestamp=search.timestamp)
     return Scored(
         choice,

@@ -13,7 +13,7 @@ import hashlib
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 
 import msgspec
@@ -29,7 +29,6 @@ from models.errors import UserError
 from models.evaluation.rerank import Choice, choices, records
 from models.events import Booking, Click, Forget, Inquiry, Search, Wishlist
 from models.listings import Listing
-from models.profile import active, deeds
 from models.sessions import WINDOWS
 from models.training import ranking, skip_gram
 from models.training.ranking import Example, Ranking
@@ -285,7 +284,7 @@ def _remembered(
         choice
         for choice in found
         if choice.visitor is not None
-        and any(deeds(choice.visitor, choice.search.timestamp))
+        and choice.visitor.deeds(choice.search.timestamp)
         and choice.search.timestamp > gathered.forgotten.get(choice.search.user_id, -1)
     )
     return list(deque(remembered, MOST))
@@ -296,15 +295,15 @@ def _example(choice: Choice, bundle: Bundle) -> Example | None:
     None where the chosen listing or all others are unknown, or nothing is known of the visitor."""
     visitor, time = choice.visitor, choice.search.timestamp
     assert visitor is not None
-    rows, scores, prices, *_ = rank.gather(choice.candidates, bundle)
-    known = np.flatnonzero(rows >= 0)
+    candidates = rank.look_up(choice.candidates, bundle)
+    known = np.flatnonzero(candidates.rows >= 0)
     if choice.chosen not in known or len(known) < 2:
         return None
-    vector = bundle.encode(active(visitor, time))
+    vector = bundle.encode(visitor.session(time))
     user = msgspec.structs.replace(visitor.embedding, vector=vector, bundle=bundle.name)
     similar = time >= (bundle.manifest.training.embeddings_until or 0)
-    seen = rank.of(bundle, replace(visitor, embedding=user), time, similar=similar)
+    seen = rank.of(bundle, visitor.replaced(user), time, similar=similar)
     if seen is None:
         return None
-    values = rank.matrix(bundle, seen, rows, scores, prices)
+    values = rank.matrix(bundle, seen, candidates)
     return Example(values, known.tolist().index(choice.chosen))
