@@ -15,9 +15,22 @@ class Directory:
     def __init__(self, ids: list[str]) -> None: ...
     def set(self, id: str, row: int) -> None: ...
 
+class Table:
+    def __init__(
+        self,
+        directory: Directory,
+        vectors: Floats,
+        log_prices: Floats,
+        types: Codes,
+        markets: list[str | None],
+    ) -> None: ...
+
+class Curves:
+    def __init__(self, weights: Floats, lows: Floats, per_step: Floats) -> None: ...
+
 class Candidates:
     def __init__(self, candidates: object) -> None: ...
-    def look_up(self, directory: Directory, vectors: Floats) -> None: ...
+    def look_up(self, table: Table) -> None: ...
     def __len__(self) -> int: ...
     @property
     def ids(self) -> list[str]: ...
@@ -99,33 +112,14 @@ def profile(
     timestamp: int,
     gap: int,
     history: int,
-    vectors: Floats,
-    log_prices: Floats,
-    directory: Directory,
-    markets: list[str | None],
+    table: Table,
     ranges: list[int],
     similar: bool,
     own: bool,
 ) -> Profile: ...
 def features(
-    vectors: Floats,
-    log_prices: Floats,
-    types: Codes,
-    rows: Rows,
-    positions: Rows,
-    scores: Doubles,
-    prices: Doubles,
-    profile: Profile,
+    table: Table, rows: Rows, positions: Rows, scores: Doubles, prices: Doubles, profile: Profile
 ) -> Floats: ...
-def contributions(matrix: Floats, weights: Floats, lows: Floats, per_step: Floats) -> Floats: ...
-def scores(matrix: Floats, weights: Floats, lows: Floats, per_step: Floats) -> Floats: ...
-def rank(
-    candidates: Candidates,
-    profile: Profile,
-    vectors: Floats,
-    log_prices: Floats,
-    types: Codes,
-    weights: Floats,
-    lows: Floats,
-    per_step: Floats,
-) -> tuple[Rows, Floats]: ...
+def contributions(matrix: Floats, curves: Curves) -> Floats: ...
+def scores(matrix: Floats, curves: Curves) -> Floats: ...
+def rank(candidates: Candidates, profile: Profile, table: Table, curves: Curves) -> tuple[Rows, Floats]: ...

@@ -58,6 +58,7 @@ struct Candidates {
     void read(json::Reader &from, const pybind11::object &kept, const size_t most, const size_t longest) {
         kept_ = kept;
         ids.clear(), scores.clear(), prices.clear();
+        reserve(256);
         from.array([&](const size_t number) {
             if (number == most) throw json::Wrong("too many candidates");
             std::string_view id;

@@ -100,6 +100,4 @@ def compute(
     `positions` are their places in the caller's list, from 1; `scores` and `prices` what the caller says of them,
     float64 [n], NaN where nothing: a listing's own price stands for one that is not said.
     """
-    return _kernel.features(
-        space.vectors, space.log_prices, space.types, rows, positions, scores, prices, profile
-    )
+    return _kernel.features(space.table, rows, positions, scores, prices, profile)

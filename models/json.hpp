@@ -54,13 +54,27 @@ class Reader {
 
     std::string_view string() {
         expect('"');
-        for (const char *const begin = at_;; ++at_) {
-            if (at_ == end_) throw Wrong("a string without an end");
-            const unsigned char byte = *at_;
-            ascii_ &= byte < 0x80;
-            if (byte == '"') return {begin, size_t(at_++ - begin)};
-            if (byte == '\\') return unescaped(begin);
+        const char *const begin = at_, *at = at_;
+        // Eight bytes at once, while none of them is a quote, a backslash, a control character or above ASCII.
+        for (uint64_t word; end_ - at >= 8; at += 8) {
+            std::memcpy(&word, at, 8);
+            constexpr uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
+            const uint64_t quotes = word ^ (ones * '"'), escapes = word ^ (ones * '\\');
+            if (((quotes - ones) | (escapes - ones) | (word - ones * 0x20) | word) & tops) break;
+        }
+        for (;; ++at) {
+            if (at == end_) throw Wrong("a string without an end");
+            const unsigned char byte = *at;
+            if (byte == '"') {
+                at_ = at + 1;
+                return {begin, size_t(at - begin)};
+            }
+            if (byte >= 0x80) ascii_ = false;
             if (byte < 0x20) throw Wrong("a control character in a string");
+            if (byte == '\\') {
+                at_ = at;
+                return unescaped(begin);
+            }
         }
     }
 
@@ -75,37 +89,43 @@ class Reader {
 
     double number() {
         next();
-        const char *const begin = at_;
-        const bool negative = take('-');
+        const char *const begin = at_, *at = at_;
         uint64_t digits = 0;
-        int count = 0, scale = 0;
-        const auto more = [&](const int step) {
-            if (!digit()) throw Wrong("no number where one is expected");
-            for (; digit(); ++at_, scale += step)
-                if (digits || *at_ != '0') digits = 10 * digits + uint64_t(*at_ - '0'), ++count;
+        int count = 0;
+        const auto more = [&] {
+            const char *const first = at;
+            for (; at != end_ && *at >= '0' && *at <= '9'; ++at) {
+                digits = 10 * digits + uint64_t(*at - '0');
+                count += digits != 0;
+            }
+            if (at == first) throw Wrong("no number where one is expected");
+            return int(at - first);
         };
-        if (!take('0')) more(0);
-        else if (digit()) throw Wrong("a number that begins with 0");
-        if (take('.')) more(-1);
-        bool exact = count <= 15 && scale >= -22;  // then both are, and so is their quotient, as near as can be
-        if (take('e') || take('E')) {
-            if (!take('-')) take('+');
-            const int before = scale;
-            more(0);
-            scale = before;
+        const bool negative = at != end_ && *at == '-';
+        at += negative;
+        const bool zero = at != end_ && *at == '0';
+        if (more() > 1 && zero) throw Wrong("a number that begins with 0");
+        int decimals = 0;
+        if (at != end_ && *at == '.') ++at, decimals = more();
+        bool exact = count <= 15 && decimals <= 22;  // then both are, and their quotient is as near as can be
+        if (at != end_ && (*at == 'e' || *at == 'E')) {
+            ++at;
+            if (at != end_ && (*at == '-' || *at == '+')) ++at;
+            more();
             exact = false;
         }
+        at_ = at;
         if (exact) {
             static const double tens[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
                                           1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-            const double value = double(digits) / tens[-scale];
+            const double value = double(digits) / tens[decimals];
             return negative ? -value : value;
         }
         double value = 0;
 #ifdef __cpp_lib_to_chars
-        if (std::from_chars(begin, at_, value).ec == std::errc()) return value;
+        if (std::from_chars(begin, at, value).ec == std::errc()) return value;
 #endif
-        value = PyOS_string_to_double(std::string(begin, at_).c_str(), nullptr, nullptr);
+        value = PyOS_string_to_double(std::string(begin, at).c_str(), nullptr, nullptr);
         if (!std::isfinite(value)) throw Wrong("a number too large");
         return value;
     }

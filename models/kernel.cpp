@@ -41,6 +41,21 @@ constexpr float NO_SIMILARITY = -1.2f, NO_DISTANCE = -6.f, NO_PRICE = -3.f;
 constexpr float FARTHEST = 5.5f, DEAREST = 2.75f;
 constexpr float MOST = 1e9f;  // a score beyond it, or none at all, is a broken ranker's
 
+// What is known of the listings, by row, as models.space.Space has it.
+struct Table {
+    Table(const Directory &directory, const Floats &vectors, const Floats &log_prices, const Array<int32_t> &types,
+          const py::list &markets)
+        : directory(directory), vectors(vectors), log_prices(log_prices), types(types), markets(markets) {}
+
+    py::ssize_t size() const { return vectors.shape(1); }
+    const float *vector(const int64_t row) const { return vectors.data() + row * size(); }
+
+    const Directory &directory;
+    const Floats vectors, log_prices;
+    const Array<int32_t> types;
+    const py::list markets;
+};
+
 // models.profile.Profile says what this is.
 struct Profile {
     Floats queries;
@@ -103,21 +118,21 @@ void in_session(const Session &session, const Directory &directory, Profile &out
 
 // What was done, as unit vectors: the centroid of each history in each market, and the last long click; the feature
 // that each is for; and of the actions what a user type is made of.
-void taste(const std::vector<Deed> &deeds, const Floats &vectors, const Directory &directory, const py::list &markets,
-           const py::list &ranges, std::vector<double> &sums, Profile &out) {
+void taste(const std::vector<Deed> &deeds, const Table &table, const py::list &ranges, std::vector<double> &sums,
+           Profile &out) {
     struct Group { int column; Text market; };
-    const py::ssize_t size = vectors.shape(1);
+    const py::ssize_t size = table.size();
     std::vector<Group> groups;
     const float *last = nullptr;
     int64_t when = -1;
     for (const Deed &deed : deeds) {
-        const int64_t at = directory.row(deed.listing);
+        const int64_t at = table.directory.row(deed.listing);
         const int column = history(deed.kind);
-        if (at < 0 || at >= vectors.shape(0) || column < 0) continue;  // a row may have been put since
-        const float *const from = vectors.data() + at * size;
+        if (at < 0 || at >= table.vectors.shape(0) || column < 0) continue;  // a row may have been put since
+        const float *const from = table.vector(at);
         Text market = deed.market;
         if (!market.data())
-            if (PyObject *const own = PyList_GET_ITEM(markets.ptr(), at); own != Py_None) market = text(own);
+            if (PyObject *const own = PyList_GET_ITEM(table.markets.ptr(), at); own != Py_None) market = text(own);
         size_t group = 0;
         const auto is = [&](const Group &known) {
             return known.column == column && known.market == market && !known.market.data() == !market.data();
@@ -148,20 +163,20 @@ void taste(const std::vector<Deed> &deeds, const Floats &vectors, const Director
 }
 
 Profile profile(const Visitor &visitor, const int64_t timestamp, const int64_t gap, const int64_t history,
-                const Floats &vectors, const Floats &log_prices, const Directory &directory, const py::list &markets,
-                const py::list &ranges, const bool similar, const bool own) {
+                const Table &table, const py::list &ranges, const bool similar, const bool own) {
     Profile out;
-    const py::ssize_t size = vectors.shape(1);
+    const py::ssize_t size = table.size();
     const Session *const session = visitor.open(timestamp, gap);
     out.open = session;
-    if (session) in_session(*session, directory, out);
+    if (session) in_session(*session, table.directory, out);
     double sum = 0;
     long known = 0;
     for (const int64_t row : out.acted)
-        if (row < log_prices.size() && !std::isnan(log_prices.data()[row])) sum += log_prices.data()[row], ++known;
+        if (row < table.log_prices.size() && !std::isnan(table.log_prices.data()[row]))
+            sum += table.log_prices.data()[row], ++known;
     if (known) out.log_price = sum / double(known);
     std::vector<double> sums;
-    if (similar) taste(visitor.deeds(timestamp - history), vectors, directory, markets, ranges, sums, out);
+    if (similar) taste(visitor.deeds(timestamp - history), table, ranges, sums, out);
     const bool whole = similar && own && session && visitor.vector;
     if (whole) {
         if (py::ssize_t(visitor.vector->size()) != size) throw py::value_error("a vector of another space");
@@ -180,27 +195,29 @@ Profile profile(const Visitor &visitor, const int64_t timestamp, const int64_t g
     return out;
 }
 
-// So many products are made side by side, in four registers. No sum is split among lanes, so the order of additions,
-// and with it every bit, is that of a plain loop. (Registers twice as wide gained nothing measurable.)
-constexpr py::ssize_t WIDE = 16;
-
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 
-void products(const float *const vector, const py::ssize_t size, const float *const turned, float *const out) {
-    Four a = {}, b = {}, c = {}, d = {};
+// So many candidates' products are made side by side, with so many queries: as many sums as the processor can add up
+// without waiting for one of them. No sum is split among lanes, so the order of additions, and with it every bit, is
+// that of a plain loop.
+constexpr py::ssize_t WIDE = 8, SIDE_BY_SIDE = 4;
+
+// `sums[c * WIDE + k]` is the product of candidate c and query k; in `turned` the queries' values lie by dimension.
+void products(const float *const (&vectors)[SIDE_BY_SIDE], const py::ssize_t size, const float *const turned,
+              float *const sums) {
+    Four low[SIDE_BY_SIDE] = {}, high[SIDE_BY_SIDE] = {};
     for (py::ssize_t j = 0; j < size; ++j) {
         const Four *const line = reinterpret_cast<const Four *>(turned + j * WIDE);
-        a += vector[j] * line[0], b += vector[j] * line[1], c += vector[j] * line[2], d += vector[j] * line[3];
+        for (py::ssize_t c = 0; c < SIDE_BY_SIDE; ++c) {
+            low[c] += vectors[c][j] * line[0];
+            high[c] += vectors[c][j] * line[1];
+        }
     }
-    Four *const to = reinterpret_cast<Four *>(out);
-    to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+    for (py::ssize_t c = 0; c < SIDE_BY_SIDE; ++c) {
+        Four *const to = reinterpret_cast<Four *>(sums + c * WIDE);
+        to[0] = low[c], to[1] = high[c];
+    }
 }
-
-// What features need of the listings, by row.
-struct Listings {
-    const Floats &vectors, &log_prices;
-    const Array<int32_t> &types;
-};
 
 // n known candidates: their rows, their places in the caller's list, and what the caller says of them.
 struct Known {
@@ -210,26 +227,30 @@ struct Known {
 };
 
 // Each candidate's similarity to each query goes to the query's column, which keeps the greatest.
-void similarities(const Floats &vectors, const Known &known, const Profile &profile, float *const out) {
-    const py::ssize_t n = known.n, size = vectors.shape(1), count = py::ssize_t(profile.columns.size());
-    std::vector<float> turned(size * WIDE), sums(n * WIDE);
+void similarities(const Table &table, const Known &known, const Profile &profile, float *const out) {
+    const py::ssize_t n = known.n, size = table.size(), count = py::ssize_t(profile.columns.size());
+    std::vector<float> turned(size * WIDE);
     std::vector<char> some(n);  // a listing without a vector is like nothing
     for (py::ssize_t i = 0; i < n; ++i) {
-        const float *const vector = vectors.data() + known.row[i] * size;
+        const float *const vector = table.vector(known.row[i]);
         some[i] = std::any_of(vector, vector + size, [](float value) { return value != 0; });
     }
     for (py::ssize_t first = 0; first < count; first += WIDE) {
         const py::ssize_t wide = std::min(WIDE, count - first);
-        // Query by query in memory, so that a candidate's products with all of them lie side by side.
         for (py::ssize_t j = 0; j < size; ++j)
             for (py::ssize_t k = 0; k < WIDE; ++k)
                 turned[j * WIDE + k] = k < wide ? profile.queries.data()[(first + k) * size + j] : 0.f;
-        for (py::ssize_t i = 0; i < n; ++i)
-            products(vectors.data() + known.row[i] * size, size, turned.data(), sums.data() + i * WIDE);
-        for (py::ssize_t k = 0; k < wide; ++k) {
-            float *const greatest = out + profile.columns[first + k] * n;
-            for (py::ssize_t i = 0; i < n; ++i)
-                if (some[i]) greatest[i] = std::max(greatest[i], sums[i * WIDE + k]);
+        for (py::ssize_t i = 0; i < n; i += SIDE_BY_SIDE) {
+            const float *many[SIDE_BY_SIDE];
+            for (py::ssize_t c = 0; c < SIDE_BY_SIDE; ++c)
+                many[c] = table.vector(known.row[std::min(i + c, n - 1)]);
+            float sums[SIDE_BY_SIDE * WIDE];
+            products(many, size, turned.data(), sums);
+            for (py::ssize_t c = 0; c < std::min(SIDE_BY_SIDE, n - i); ++c)
+                for (py::ssize_t k = 0; some[i + c] && k < wide; ++k) {
+                    float &greatest = out[profile.columns[first + k] * n + i + c];
+                    greatest = std::max(greatest, sums[c * WIDE + k]);
+                }
         }
     }
 }
@@ -245,8 +266,18 @@ void standardise(const double *const scores, const py::ssize_t n, float *const o
     for (py::ssize_t i = 0; i < n; ++i) out[i] = float((scores[i] - mean) / spread);
 }
 
+// log2 of a place in a list.
+float logarithm(const int64_t place) {
+    static const std::vector<float> known = [] {
+        std::vector<float> made(1024);
+        for (size_t at = 1; at < made.size(); ++at) made[at] = std::log2(float(at));
+        return made;
+    }();
+    return place > 0 && place < int64_t(known.size()) ? known[place] : std::log2(float(place));
+}
+
 // The features, [COLUMNS, n], as models.features says what they are.
-void compute(const Listings &listings, const Known &known, const Profile &profile, float *const out) {
+void compute(const Table &table, const Known &known, const Profile &profile, float *const out) {
     const py::ssize_t n = known.n;
     const auto column = [&](Column which) { return out + which * n; };
     std::fill(out, out + COLUMNS * n, 0.f);
@@ -255,12 +286,12 @@ void compute(const Listings &listings, const Known &known, const Profile &profil
     std::fill(column(PRICE), column(PRICE) + n, NO_PRICE);
     const int64_t *const row = known.row;
     const int64_t *const position = known.position;
-    for (py::ssize_t i = 0; i < n; ++i) column(POSITION)[i] = std::log2(float(position[i]));
+    for (py::ssize_t i = 0; i < n; ++i) column(POSITION)[i] = logarithm(position[i]);
     standardise(known.score, n, column(CALLER_SCORE));
-    if (!profile.columns.empty()) similarities(listings.vectors, known, profile, out);
+    if (!profile.columns.empty()) similarities(table, known, profile, out);
     if (profile.type_similarities.size() > 0)
         for (py::ssize_t i = 0; i < n; ++i) {
-            const int32_t type = listings.types.data()[row[i]];
+            const int32_t type = table.types.data()[row[i]];
             if (type >= 0) column(USER_TYPE)[i] = profile.type_similarities.data()[type];
         }
     const std::vector<int64_t> &acted = profile.acted, &shown = profile.shown;
@@ -283,23 +314,26 @@ void compute(const Listings &listings, const Known &known, const Profile &profil
     if (std::isfinite(profile.log_price))
         for (py::ssize_t i = 0; i < n; ++i) {
             const double said = known.price[i];
-            const float price = said > 0 ? float(std::log2(said)) : listings.log_prices.data()[row[i]];
+            const float price = said > 0 ? float(std::log2(said)) : table.log_prices.data()[row[i]];
             const float dearer = price - float(profile.log_price);
             if (std::isfinite(dearer)) column(PRICE)[i] = std::min(std::max(dearer, -DEAREST), DEAREST);
         }
 }
 
-Floats features(const Floats &vectors, const Floats &log_prices, const Array<int32_t> &types, const Rows &rows,
-                const Rows &positions, const Doubles &scores, const Doubles &prices, const Profile &profile) {
+Floats features(const Table &table, const Rows &rows, const Rows &positions, const Doubles &scores,
+                const Doubles &prices, const Profile &profile) {
     Floats result({py::ssize_t(COLUMNS), rows.size()});
-    compute({vectors, log_prices, types}, {rows.size(), rows.data(), positions.data(), scores.data(), prices.data()},
-            profile, result.mutable_data());
+    compute(table, {rows.size(), rows.data(), positions.data(), scores.data(), prices.data()}, profile,
+            result.mutable_data());
     return result;
 }
 
 // The ranker's curves: [F, knots] weights, and where the first knot of each is and how many there are to one.
 struct Curves {
-    const Floats &weights, &lows, &per_step;
+    Curves(const Floats &weights, const Floats &lows, const Floats &per_step)
+        : weights(weights), lows(lows), per_step(per_step) {}
+
+    const Floats weights, lows, per_step;
 };
 
 // Calls `take(feature, candidate, contribution)` for every value of a matrix, [F, n], feature by feature.
@@ -310,24 +344,27 @@ void walk(const float *values, const py::ssize_t n, const Curves &curves, Take t
     for (py::ssize_t f = 0; f < curves.weights.shape(0); ++f, values += n) {
         const float low = curves.lows.data()[f], scale = curves.per_step.data()[f];
         const float *const curve = curves.weights.data() + f * knots;
-        float last = NAN, part = 0;  // a column is often one value over and over
-        for (py::ssize_t i = 0; i < n; ++i) {
-            if (values[i] != last) {
-                const float place = std::min(std::max((values[i] - low) * scale, 0.f), end);
-                const int knot = int(place);
-                part = curve[knot] + (place - float(knot)) * (curve[knot + 1] - curve[knot]);
-                last = values[i];
-            }
-            take(f, i, part);
+        const auto part = [=](const float value) {
+            const float place = std::min(std::max((value - low) * scale, 0.f), end);
+            const int knot = int(place);
+            return curve[knot] + (place - float(knot)) * (curve[knot + 1] - curve[knot]);
+        };
+        bool same = true;  // as most features of most visitors are
+        for (py::ssize_t i = 1; i < n; ++i) same &= values[i] == values[0];
+        if (same && n) {
+            const float all = part(values[0]);
+            for (py::ssize_t i = 0; i < n; ++i) take(f, i, all);
+        } else {
+            for (py::ssize_t i = 0; i < n; ++i) take(f, i, part(values[i]));
         }
     }
 }
 
-Floats contributions(const Floats &matrix, const Floats &weights, const Floats &lows, const Floats &per_step) {
+Floats contributions(const Floats &matrix, const Curves &curves) {
     const py::ssize_t n = matrix.shape(1);
     Floats result({matrix.shape(0), n});
     float *const out = result.mutable_data();
-    walk(matrix.data(), n, {weights, lows, per_step},
+    walk(matrix.data(), n, curves,
          [=](py::ssize_t f, py::ssize_t i, float part) { out[f * n + i] = part; });
     return result;
 }
@@ -337,36 +374,33 @@ void add(const float *const matrix, const py::ssize_t n, const Curves &curves, f
     walk(matrix, n, curves, [=](py::ssize_t, py::ssize_t i, float part) { out[i] += part; });
 }
 
-Floats scores(const Floats &matrix, const Floats &weights, const Floats &lows, const Floats &per_step) {
+Floats scores(const Floats &matrix, const Curves &curves) {
     Floats result(matrix.shape(1));
-    add(matrix.data(), matrix.shape(1), {weights, lows, per_step}, result.mutable_data());
+    add(matrix.data(), matrix.shape(1), curves, result.mutable_data());
     return result;
 }
 
 // The order of all candidates, best first, and their scores: the known ones ranked among the places that known ones
 // have, an unknown one (row -1) where it stands, with the score of its neighbour above.
-py::tuple rank(const Candidates &candidates, const Profile &profile, const Floats &vectors, const Floats &log_prices,
-               const Array<int32_t> &types, const Floats &weights, const Floats &lows, const Floats &per_step) {
+py::tuple rank(const Candidates &candidates, const Profile &profile, const Table &table, const Curves &curves) {
     const py::ssize_t n = py::ssize_t(candidates.rows.size());
     const std::vector<int64_t> &rows = candidates.rows;
-    std::vector<int64_t> own, positions;
-    std::vector<double> said, prices;
-    own.reserve(n), positions.reserve(n), said.reserve(n), prices.reserve(n);
+    std::vector<int64_t> own(n), positions(n);
+    std::vector<double> said(n), prices(n);
     Rows order(n);
     int64_t *const ranked = order.mutable_data();
+    py::ssize_t known = 0;
     for (py::ssize_t i = 0; i < n; ++i) {
         ranked[i] = i;
         if (rows[i] < 0) continue;
-        own.push_back(rows[i]);
-        positions.push_back(i + 1);
-        said.push_back(candidates.scores[i]);
-        prices.push_back(candidates.prices[i]);
+        own[known] = rows[i];
+        positions[known] = i + 1;
+        said[known] = candidates.scores[i];
+        prices[known++] = candidates.prices[i];
     }
-    const py::ssize_t known = py::ssize_t(own.size());
     std::vector<float> matrix(COLUMNS * known), score(known);
-    compute({vectors, log_prices, types}, {known, own.data(), positions.data(), said.data(), prices.data()}, profile,
-            matrix.data());
-    add(matrix.data(), known, {weights, lows, per_step}, score.data());
+    compute(table, {known, own.data(), positions.data(), said.data(), prices.data()}, profile, matrix.data());
+    add(matrix.data(), known, curves, score.data());
     for (const float each : score)
         if (!(std::fabs(each) < MOST)) throw py::value_error("a score beyond all measure");
     std::vector<std::pair<float, int64_t>> best(known);  // of equal scores the caller's first comes first
@@ -412,10 +446,14 @@ PYBIND11_MODULE(_kernel, module) {
     py::class_<Directory>(module, "Directory")
         .def(py::init<const std::vector<std::string> &>())
         .def("set", &Directory::set);
+    py::class_<Table>(module, "Table")
+        .def(py::init<const Directory &, const Floats &, const Floats &, const Array<int32_t> &, const py::list &>(),
+             py::keep_alive<1, 2>());
+    py::class_<Curves>(module, "Curves").def(py::init<const Floats &, const Floats &, const Floats &>());
     py::class_<Candidates>(module, "Candidates")
         .def(py::init<const py::object &>())
-        .def("look_up", [](Candidates &self, const Directory &directory, const Floats &vectors) {
-            self.look_up(directory, vectors.data(), vectors.shape(1));
+        .def("look_up", [](Candidates &self, const Table &table) {
+            self.look_up(table.directory, table.vectors.data(), table.size());
         })
         .def("__len__", [](const Candidates &self) { return self.ids.size(); })
         .def_property_readonly("ids", [](const Candidates &self) {

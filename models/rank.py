@@ -38,7 +38,7 @@ def look_up(candidates: Candidates | Sequence[Candidate], bundle: Bundle) -> Can
     said; `once` says that surely each listing stands once, `pinned` that some have a pin.
     """
     given = candidates if isinstance(candidates, Candidates) else Candidates(candidates)
-    given.look_up(bundle.space.directory, bundle.vectors)
+    given.look_up(bundle.space.table)
     return given
 
 

@@ -62,29 +62,21 @@ class Ranker:
         """`weights`, float32 [F, KNOTS]: each feature's contribution at its knots."""
         # As they stand on disk, so that a bundle ranks alike before and after.
         self.weights = np.round(weights.astype(np.float64), DECIMALS).astype(np.float32)
+        self._curves = _kernel.Curves(self.weights, _LOW, _PER_STEP)
 
     def contributions(self, features: Floats) -> Floats:
         """What each feature adds to each candidate's score, float32 [F, n]."""
-        return _kernel.contributions(features, self.weights, _LOW, _PER_STEP)
+        return _kernel.contributions(features, self._curves)
 
     def scores(self, features: Floats) -> Floats:
         """The scores, float32 [n]: the sums of the contributions, added feature by feature."""
-        return _kernel.scores(features, self.weights, _LOW, _PER_STEP)
+        return _kernel.scores(features, self._curves)
 
     def rank(self, candidates: Candidates, profile: Profile, space: Space) -> tuple[Rows, Floats]:
         """The order of n candidates, best first, int64 [n], and their scores, float32 [n]: by `features.compute` and
         `scores`, the known ones among the places that known ones have; an unknown one keeps its place and has the
         score of its neighbour above. They must have been looked up in the space."""
-        return _kernel.rank(
-            candidates,
-            profile,
-            space.vectors,
-            space.log_prices,
-            space.types,
-            self.weights,
-            _LOW,
-            _PER_STEP,
-        )
+        return _kernel.rank(candidates, profile, space.table, self._curves)
 
     def encode(self) -> bytes:
         """The ranker as JSON."""

@@ -35,8 +35,6 @@ class Space:
         self.row = dict(row)
         self.ids = list(row)
         """By row."""
-        self.directory = _kernel.Directory(self.ids)
-        """The same as `row`, for the kernel."""
         self.markets: list[str | None] = list(markets) if markets is not None else [None] * size
         """By row."""
         self._put: dict[str, int] = {}
@@ -44,6 +42,9 @@ class Space:
         self._log_prices = log_prices if log_prices is not None else np.full(size, np.nan, np.float32)
         self._types = types if types is not None else np.full(size, NOTHING, np.int32)
         self._size = size
+        self._directory = _kernel.Directory(self.ids)
+        self.table = self._tabulated()
+        """All of it, as the kernel has it."""
 
     @property
     def vectors(self) -> Floats:
@@ -82,6 +83,7 @@ class Space:
             self._size = row + 1
         self.markets[row] = market
         self._put[listing_id] = row
+        self.table = self._tabulated()
         self._name(listing_id, row)
         return row
 
@@ -90,11 +92,14 @@ class Space:
         self._name(listing_id, own)
 
     def _name(self, listing_id: str, row: int | None) -> None:
-        self.directory.set(listing_id, -1 if row is None else row)
+        self._directory.set(listing_id, -1 if row is None else row)
         if row is None:
             self.row.pop(listing_id, None)
         else:
             self.row[listing_id] = row
+
+    def _tabulated(self) -> _kernel.Table:
+        return _kernel.Table(self._directory, self.vectors, self.log_prices, self.types, self.markets)
 
     def _grow(self) -> None:
         size = self._size

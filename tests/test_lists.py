@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import _kernel
 from models.rank import Candidate, Candidates
+from models.space import Space
 from serving import _lists
 from serving.api import RankedListing, RankRequest
 from serving.problems import Refused, decode
@@ -56,7 +56,8 @@ def test_what_is_written_is_what_the_type_encodes(ids: list[str], data: st.DataO
 
 def candidates(ids: list[str], known: list[str]) -> Candidates:
     given = Candidates([Candidate(listing) for listing in ids])
-    given.look_up(_kernel.Directory(known), np.zeros((len(known), 2), np.float32))
+    space = Space({listing: row for row, listing in enumerate(known)}, np.zeros((len(known), 2), np.float32))
+    given.look_up(space.table)
     return given
 
 

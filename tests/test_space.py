@@ -10,9 +10,13 @@ from models.space import Space
 from tests.made import unit
 
 
-def rows(ids: list[str], directory: _kernel.Directory, vectors: np.ndarray) -> list[int]:
+def table(directory: _kernel.Directory) -> _kernel.Table:
+    return _kernel.Table(directory, unit(3, 4), np.zeros(3, np.float32), np.zeros(3, np.int32), [None] * 3)
+
+
+def rows(ids: list[str], table: _kernel.Table) -> list[int]:
     given = Candidates([Candidate(listing) for listing in ids])
-    given.look_up(directory, vectors)
+    given.look_up(table)
     return given.rows.tolist()  # type: ignore[no-any-return]
 
 
@@ -26,7 +30,7 @@ def test_the_kernels_directory_is_a_dictionary(ids: list[str], changes: list[tup
         directory.set(listing, row)
         expected[listing] = row
     asked = [*expected, "nobody knows this"]
-    assert rows(asked, directory, unit(1, 4)) == [expected.get(listing, -1) for listing in asked]
+    assert rows(asked, table(directory)) == [expected.get(listing, -1) for listing in asked]
 
 
 def test_what_is_put_and_dropped_is_the_same_for_both() -> None:
@@ -35,7 +39,7 @@ def test_what_is_put_and_dropped_is_the_same_for_both() -> None:
     names = ["a", "b", "c", "d"]
 
     def found() -> list[int]:
-        found = rows(names, space.directory, space.vectors)
+        found = rows(names, space.table)
         assert found == [space.row.get(name, -1) for name in names]
         return found
 
@@ -55,10 +59,10 @@ def test_what_is_put_and_dropped_is_the_same_for_both() -> None:
 
 
 def test_candidates_say_what_the_caller_said_and_whether_a_listing_stands_twice() -> None:
-    directory, vectors = _kernel.Directory(["a", "b"]), unit(2, 4)
+    made = table(_kernel.Directory(["a", "b"]))
     one = [Candidate("b", 2.0), Candidate("x", None, 3.0), Candidate("a", pin=1)]
     given = Candidates(one)
-    given.look_up(directory, vectors)
+    given.look_up(made)
     assert given.ids == ["b", "x", "a"]
     assert given.rows.tolist() == [1, -1, 0]
     assert (len(given), given.unknown) == (3, 1)
@@ -66,5 +70,5 @@ def test_candidates_say_what_the_caller_said_and_whether_a_listing_stands_twice(
     np.testing.assert_array_equal(given.prices, [np.nan, 3.0, np.nan])
     assert (given.once, given.pinned, given.pins) == (True, True, [None, None, 1])
     twice = Candidates([*one[:2], Candidate("x")])
-    twice.look_up(directory, vectors)
+    twice.look_up(made)
     assert (twice.once, twice.pinned) == (False, False)
