@@ -44,6 +44,7 @@ from models.errors import UserError
     "hold",
     "shadow",
     "shadow_share",
+    "memory",
 )
 def command(
     settings: Settings, page: bool, variants: tuple[str, ...], peers: tuple[str, ...], log_users: bool
@@ -109,4 +110,5 @@ def _serve(
         held=settings.held,
         shadow=settings.shadow,
         shadow_share=settings.shadow_share,
+        memory_mb=settings.memory,
     )

@@ -87,6 +87,12 @@ class Settings(Security):
         default="",
         description="sidecars that hold other partitions, as `--peer` has them, several with spaces",
     )
+    memory: int = Field(
+        default=1_024,
+        ge=0,
+        le=1 << 20,
+        description="MB of a sidecar's memory for users' records; those of others are read from its store",
+    )
     processes: int = Field(
         default=1, ge=1, le=64, description="processes of the sidecar, each with a store of its own"
     )

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -89,15 +90,12 @@ Text text(PyObject *const string) {
     return {bytes, size_t(size)};
 }
 
-// How often each known listing was acted on in the session, the last one last; whether the newest action was in a
-// search's results; and what the last search showed.
-void in_session(const Session &session, const Directory &directory, Profile &out) {
-    const Event *newest = nullptr, *shown = nullptr;
-    for (const Event &event : session.events) {
-        if (event.tag == 's') shown = &event;
-        if (event.tag != 'a' || event.kind == "rejection") continue;
-        newest = &event;
-        const int64_t row = directory.row(event.listing);
+// How often each known listing was acted on in the session, the last one last.
+void in_session(const Visit &session, const Directory &directory, Profile &out) {
+    for (const Deed &deed : session.done) {
+        const int column = history(deed.kind);
+        if (column < 0 || column == LONG_CLICKED || column == SKIPPED) continue;
+        const int64_t row = directory.row(deed.listing);
         if (row < 0) continue;
         const auto known = std::find(out.acted.begin(), out.acted.end(), row);
         int64_t count = 1;
@@ -110,25 +108,21 @@ void in_session(const Session &session, const Directory &directory, Profile &out
         out.acted.push_back(row);
         out.counts.push_back(count);
     }
-    out.inside = newest && newest->search.data();
-    if (shown)
-        for (const Text listing : shown->results)
-            if (const int64_t row = directory.row(listing); row >= 0) out.shown.push_back(row);
 }
 
 // What was done, as unit vectors: the centroid of each history in each market, and the last long click; the feature
 // that each is for; and of the actions what a user type is made of.
-void taste(const std::vector<Deed> &deeds, const Table &table, const py::list &ranges, std::vector<double> &sums,
-           Profile &out) {
+void taste(const Visitor &visitor, const int64_t since, const Table &table, const py::list &ranges,
+           std::vector<double> &sums, Profile &out) {
     struct Group { int column; Text market; };
     const py::ssize_t size = table.size();
     std::vector<Group> groups;
     const float *last = nullptr;
     int64_t when = -1;
-    for (const Deed &deed : deeds) {
+    visitor.deeds(since, [&](const Deed &deed) {
         const int64_t at = table.directory.row(deed.listing);
         const int column = history(deed.kind);
-        if (at < 0 || at >= table.vectors.shape(0) || column < 0) continue;  // a row may have been put since
+        if (at < 0 || at >= table.vectors.shape(0) || column < 0) return;  // a row may have been put since
         const float *const from = table.vector(at);
         Text market = deed.market;
         if (!market.data())
@@ -154,7 +148,7 @@ void taste(const std::vector<Deed> &deeds, const Table &table, const py::list &r
                 if (range >= 0) out.in_range += range, ++out.priced;
             }
         }
-    }
+    });
     for (const Group &group : groups) out.columns.push_back(group.column);
     if (last) {
         out.columns.push_back(LAST_LONG_CLICK);
@@ -166,9 +160,14 @@ Profile profile(const Visitor &visitor, const int64_t timestamp, const int64_t g
                 const Table &table, const py::list &ranges, const bool similar, const bool own) {
     Profile out;
     const py::ssize_t size = table.size();
-    const Session *const session = visitor.open(timestamp, gap);
+    const Visit *const session = visitor.open(timestamp, gap);
     out.open = session;
-    if (session) in_session(*session, table.directory, out);
+    if (session) {
+        in_session(*session, table.directory, out);
+        out.inside = visitor.inside;
+        for (const Text listing : visitor.shown)
+            if (const int64_t row = table.directory.row(listing); row >= 0) out.shown.push_back(row);
+    }
     double sum = 0;
     long known = 0;
     for (const int64_t row : out.acted)
@@ -176,7 +175,7 @@ Profile profile(const Visitor &visitor, const int64_t timestamp, const int64_t g
             sum += table.log_prices.data()[row], ++known;
     if (known) out.log_price = sum / double(known);
     std::vector<double> sums;
-    if (similar) taste(visitor.deeds(timestamp - history), table, ranges, sums, out);
+    if (similar) taste(visitor, timestamp - history, table, ranges, sums, out);
     const bool whole = similar && own && session && visitor.vector;
     if (whole) {
         if (py::ssize_t(visitor.vector->size()) != size) throw py::value_error("a vector of another space");
@@ -476,12 +475,21 @@ PYBIND11_MODULE(_kernel, module) {
         .def("open", [](const Visitor &self, const int64_t timestamp, const int64_t gap) {
             return self.open(timestamp, gap) != nullptr;
         })
-        .def("deeds", [](const Visitor &self, const int64_t since) { return self.deeds(since).size(); })
+        .def("deeds", [](const Visitor &self, const int64_t since) {
+            long many = 0;
+            self.deeds(since, [&](const Deed &) { ++many; });
+            return many;
+        })
+        .def("packed", [](const Visitor &self) -> py::object {
+            const std::string pack = self.packed();
+            return pack.empty() ? py::object(py::none()) : py::object(py::bytes(pack));
+        })
+        .def_static("unpacked", [](std::string pack) { return std::make_unique<Visitor>(std::move(pack)); })
         .def_property_readonly("acted", [](const Visitor &self) {
             py::list listings;
-            for (const Session &session : self.sessions)
-                for (const Event &event : session.events)
-                    if (event.tag == 'a') listings.append(string(event.listing));
+            for (const Visit &session : self.sessions)
+                for (const Deed &deed : session.done)
+                    if (deed.kind != "skip") listings.append(string(deed.listing));
             return listings;
         })
         .def_property_readonly("bundle", [](const Visitor &self) { return string(self.bundle); })

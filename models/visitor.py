@@ -25,7 +25,7 @@ class Visitor:
         Raises ValueError where they can't be read.
         """
         self.known = _kernel.Visitor(embedding, history, closed)
-        self._records = embedding, history, closed
+        self._records: tuple[bytes, bytes | None, bytes | None] | None = (embedding, history, closed)
 
     @classmethod
     def of(
@@ -38,9 +38,27 @@ class Visitor:
             _encode(closed) if closed else None,
         )
 
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Visitor:
+        """The inverse of `packed`, which has all that rankings need but no records to decode."""
+        made = cls.__new__(cls)
+        made.known = _kernel.Visitor.unpacked(packed)
+        made._records = None
+        return made
+
+    @property
+    def packed(self) -> bytes | None:
+        """What rankings need, in a third of the records' bytes; None where that can't be had."""
+        return self.known.packed()
+
     def replaced(self, embedding: UserEmbedding) -> Visitor:
         """The same visitor with another record of `user-embeddings`."""
-        return Visitor(_encode(embedding), *self._records[1:])
+        return Visitor(_encode(embedding), *self._whole[1:])
+
+    @property
+    def _whole(self) -> tuple[bytes, bytes | None, bytes | None]:
+        assert self._records is not None, "a packed visitor has no records"
+        return self._records
 
     def open(self, timestamp: int, windows: Windows = WINDOWS) -> bool:
         """Whether a session is open at `timestamp`: the newest is, unless its last event is more than the gap before."""
@@ -57,7 +75,7 @@ class Visitor:
     @cached_property
     def embedding(self) -> UserEmbedding:
         """With the vector of the bundle it was asked for."""
-        record = decode_embedding(self._records[0])
+        record = decode_embedding(self._whole[0])
         if record.bundle == self.known.bundle:
             return record
         return msgspec.structs.replace(record, bundle=self.known.bundle, vector=self.known.vector)
@@ -65,11 +83,11 @@ class Visitor:
     @cached_property
     def history(self) -> History | None:
         """The closed sessions; None where there are none."""
-        value = self._records[1]
+        value = self._whole[1]
         return decode_history(value) if value is not None else None
 
     @cached_property
     def closed(self) -> tuple[Session, ...]:
         """The sessions that `history` does not name yet."""
-        value = self._records[2]
+        value = self._whole[2]
         return _sessions.decode(value) if value is not None else ()

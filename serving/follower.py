@@ -32,10 +32,10 @@ from models.listings import decode_record
 from models.states import Checkpoint, decode_checkpoint, history_key, user_key
 from models.store import Store, following
 from models.topics import CHECKPOINT_KEY, OLDEST, Topics
-from serving import users, vectors
+from serving import closed, users, vectors
 from serving.cluster import SECONDS, Asking, Away, Client, Found, Silent, look
 from serving.metrics import Metrics
-from serving.states import States
+from serving.states import States, Unreadable
 
 BATCH = 5_000
 LOOK_SECONDS = 5.0
@@ -162,6 +162,10 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._loop: AbstractEventLoop
         self._at_end: set[tuple[str, int]] = set()
+        self._remembered = ""
+        """The bundle with whose vectors all users were brought to mind, as far as there is room,"""
+        self._changed: set[bytes] | None = None
+        """and, while that goes on, the users whose records have changed since."""
         standing = store.get(_STANDING)
         try:
             self._standing = _standings.decode(standing) if standing else None
@@ -285,6 +289,8 @@ class Follower:
         if self._offered is None:
             self._offered = self._taken  # from its beginning
         self._metrics.resets.inc()
+        self._remembered, self._changed = "", None
+        self._post(self._states.memory.clear)
         self._show()
 
     def _show(self) -> None:
@@ -456,8 +462,11 @@ class Follower:
             changes |= self._stands()
         self._store.write(changes, logged=not self._filling)
         applied = {place[1]: at for place in checkpoints if (at := places[place].checkpoint) is not None}
-        if applied:
-            self._post(self._states.advance, applied)
+        changed = {**values[embeddings], **values[self._topics.user_histories]}
+        if self._changed is not None:
+            self._changed |= changed.keys()
+        if applied or changed:
+            self._post(self._states.advance, applied, changed)
         now = time.time() * 1000
         for timestamp in oldest:
             if isinstance(timestamp, bytes) and timestamp.isdigit():
@@ -490,6 +499,27 @@ class Follower:
             self._metrics.updates.labels(name).inc(len(records))
         return changes
 
+    def _remember(self, bundle: Bundle) -> Iterator[None]:
+        """Have all users in memory before they are asked for, as far as there is room."""
+        self._remembered = bundle.name
+        since = self._changed = set()
+        states, get = self._states, self._store.get
+        histories = self._store.items(history_key(b""), following(history_key(b"")))
+        named, history = next(histories, (b"", None))
+        for key, value in self._store.items(user_key(b""), following(user_key(b""))):
+            user = key[1:]
+            while history is not None and named < history_key(user):
+                named, history = next(histories, (b"", None))
+            if states.memory.full:
+                break
+            if user not in since:  # of others the iterators have what is not so any more
+                own = history if named == history_key(user) else None
+                with contextlib.suppress(Unreadable):
+                    states.remember(user, bundle.name, value, own, get(closed.closed_key(user)))
+            yield
+        self._changed = None
+        log.info("in memory: %d users, %d MB", len(states.memory), states.memory.size >> 20)
+
     def _some_work(self) -> bool:
         """Do a slice of the work there is besides reading; whether there is more."""
         if self._offered is not None:
@@ -500,7 +530,10 @@ class Follower:
             self._leave()
         elif self._work is None:
             lacking = next(filter(self._lacks, self._bundles()), None)
-            self._work = self._vectors(lacking) if lacking is not None else None
+            if lacking is not None:
+                self._work = self._vectors(lacking)
+            elif self.status.caught_up and self._remembered != self.bundle.name:
+                self._work = self._remember(self.bundle)
         if self._work is None:
             return False
         until = time.monotonic() + SLICE_SECONDS

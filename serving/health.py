@@ -45,6 +45,7 @@ class Health:
         answer = self.readiness(now)
         self.metrics.ready.set(answer.ready)
         self.metrics.users.set(answer.users)
+        self.metrics.remembered.set(len(self.ranking.states.memory))
         self.metrics.behind.set(math.nan if answer.behind is None else answer.behind)
         age = answer.seen_ms_ago
         self.metrics.age.set(math.nan if age is None else age / 1000)

@@ -50,6 +50,11 @@ class Metrics:
             "insession_resets_total", "Times the states were begun from nothing", registry=registry
         )
         self.users = Gauge("insession_users", "Users with a state", registry=registry)
+        self.remembered = Gauge(
+            "insession_users_in_memory",
+            "Users whose records are in memory: those of others are read from the store",
+            registry=registry,
+        )
         self.behind = Gauge(
             "insession_behind_offsets", "Offsets of the topics not yet read", registry=registry
         )

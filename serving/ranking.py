@@ -131,9 +131,10 @@ class Ranking:
         candidates = ranking.look_up(request.candidates, bundle)
         if candidates.pinned or not candidates.once:
             _check(candidates)
-        visitor = None
+        visitor, shadowed = None, False
         if outcome is None:
-            visitor, outcome = self._visitor(user_id, bundle, request.partition, late)
+            shadowed = self.shadow is not None and bundle is used and self.shadow.chosen()
+            visitor, outcome = self._visitor(user_id, bundle, request.partition, late, whole=shadowed)
         timestamp = now if request.timestamp is None else request.timestamp
         if outcome is None and variant.caller:
             outcome = "held-out"
@@ -157,7 +158,7 @@ class Ranking:
             took_ms=_since(begun),
             results=_results(candidates, order, ranked, given),  # type: ignore[arg-type]
         )
-        if self.shadow is not None and bundle is used and visitor is not None and ranked.scores is not None:
+        if shadowed and self.shadow is not None and visitor is not None and ranked.scores is not None:
             self.shadow.offer(visitor, candidates, timestamp, ranked.order)
         return answer
 
@@ -302,7 +303,7 @@ class Ranking:
     def user(self, user_id: str, now: int) -> api.UserResponse:
         """What is known of a user."""
         try:
-            visitor = self._look(user_id, self.bundle_for(self.variants.of(user_id)), None)
+            visitor = self._look(user_id, self.bundle_for(self.variants.of(user_id)), None, whole=True)
             user = visitor.embedding if visitor is not None else None
         except (Unreadable, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Refused(500, f"the user's state can't be read: {error}") from None
@@ -314,12 +315,14 @@ class Ranking:
             raise Refused(404, "nothing is known of this user", field="user_id")
         return described.user(user, self.states.applied.get(user.partition), now)
 
-    def _look(self, user_id: str, bundle: Bundle, partition: int | None) -> Visitor | None:
+    def _look(
+        self, user_id: str, bundle: Bundle, partition: int | None, *, whole: bool = False
+    ) -> Visitor | None:
         """What is stored of the user, with the vector of this bundle where there is one.
 
         Raises Unreadable, and NotHeld where there is nothing as their partition is another sidecar's.
         """
-        visitor = self.states.visitor(user_id, bundle.name)
+        visitor = self.states.visitor(user_id, bundle.name, whole=whole)
         if visitor is None:
             number = partitions.elsewhere(self.states, user_id, partition)
             if number is not None:
@@ -327,11 +330,11 @@ class Ranking:
         return visitor
 
     def _visitor(
-        self, user_id: str, bundle: Bundle, partition: int | None, late: bool
+        self, user_id: str, bundle: Bundle, partition: int | None, late: bool, *, whole: bool = False
     ) -> tuple[Visitor | None, api.Outcome | None]:
         """The user's records, or the outcome where there is nothing to rank by. Raises NotHeld."""
         try:
-            visitor = self._look(user_id, bundle, partition)
+            visitor = self._look(user_id, bundle, partition, whole=whole)
         except Unreadable as error:
             return None, self._unreadable(user_id, error)
         return visitor, "deadline" if late else None

@@ -27,6 +27,7 @@ from serving.cluster import Client
 from serving.connection import IDLE_SECONDS, LOOK_SECONDS, Connection, look
 from serving.follower import Follower
 from serving.health import Health
+from serving.memory import Memory
 from serving.metrics import Metrics
 from serving.partitions import Peers
 from serving.ranking import Ranking
@@ -41,6 +42,10 @@ SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits: the follower's work is not to hold up requests."""
 DRAIN_SECONDS = 10
 """How long requests under way may take once the sidecar is told to end: as long as the longest deadline."""
+
+
+MEMORY_MB = 1_024
+"""What users' records may take in memory: those of a million, as visitors mostly are."""
 
 
 def run(
@@ -61,6 +66,7 @@ def run(
     shadow: Path | None = None,
     shadow_share: float = 0.0,
     page: bool = False,
+    memory_mb: int = MEMORY_MB,
 ) -> None:
     """Serve until told to end. Prints where, once requests are answered; `port` 0 is a free one.
 
@@ -86,7 +92,7 @@ def run(
         shadowing = Shadow(beside, shadow_share, metrics) if beside is not None else None
         ranking = Ranking(
             loaded,
-            States(store.get, held),
+            States(store.get, held, Memory(memory_mb << 20)),
             metrics=metrics,
             variants=dealt,
             bundles=own,

@@ -71,10 +71,12 @@ class Shadow:
         self._queue.put(None)
         self._thread.join()
 
+    def chosen(self) -> bool:
+        """Whether the next ranking is one of the share to be compared."""
+        return random.random() < self._share
+
     def offer(self, visitor: Visitor, candidates: Candidates, timestamp: int, order: Rows) -> None:
         """Compare, some time, the `order` that candidates were answered in (their indices, best first). Never waits."""
-        if random.random() >= self._share:
-            return
         try:
             self._queue.put_nowait((visitor, candidates, timestamp, order))
         except queue.Full:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from models.recording import partition_of
 from models.states import Checkpoint, history_key, user_key
 from models.visitor import Visitor
 from serving import closed, vectors
+from serving.memory import Memory
 
 
 class Unreadable(Exception):
@@ -18,8 +19,14 @@ class Unreadable(Exception):
 class States:
     """What has been read of `user-embeddings`. `get` gives the store's value of a key."""
 
-    def __init__(self, get: Callable[[bytes], bytes | None], held: frozenset[int] | None = None) -> None:
+    def __init__(
+        self,
+        get: Callable[[bytes], bytes | None],
+        held: frozenset[int] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         self._get = get
+        self.memory = memory if memory is not None else Memory(0)
         self.held = held
         """The partitions of `clicks` whose users are here; None: all."""
         self.partitions = 0
@@ -28,12 +35,17 @@ class States:
         """How far each partition of `clicks` is applied in the states that `visitor` gives."""
         self._waiting: dict[int, dict[asyncio.Future[None], int]] = {}
 
-    def visitor(self, user_id: str, bundle: str) -> Visitor | None:
+    def visitor(self, user_id: str, bundle: str, *, whole: bool = False) -> Visitor | None:
         """The user's records, the vector in the space of `bundle` where there is one by now; None where there are none.
 
-        Raises Unreadable where they can't be read.
+        They may be without what is not needed to rank, but not where the `whole` is asked for. Raises Unreadable where
+        they can't be read.
         """
         user = user_id.encode()
+        if not whole and (packed := self.memory.get(user)) is not None:
+            visitor = Visitor.unpacked(packed)
+            if visitor.known.bundle == bundle:
+                return visitor
         get = self._get
         value = get(user_key(user))
         if value is None:
@@ -42,12 +54,21 @@ class States:
         # third. One may be met twice, but none is missed.
         kept = get(closed.closed_key(user))
         history = get(history_key(user))
+        return self.remember(user, bundle, value, history, kept)
+
+    def remember(
+        self, user: bytes, bundle: str, embedding: bytes, history: bytes | None, kept: bytes | None
+    ) -> Visitor:
+        """The visitor of these records, which are those in the store now. Raises Unreadable."""
         try:
-            visitor = Visitor(value, history, kept)
+            visitor = Visitor(embedding, history, kept)
             if visitor.known.bundle != bundle:
-                visitor.known.within(bundle, get(vectors.space(bundle) + user))
+                visitor.known.within(bundle, self._get(vectors.space(bundle) + user))
+            packed = visitor.packed
         except ValueError as error:
             raise Unreadable(str(error)) from None
+        if packed is not None:
+            self.memory.put(user, packed)
         return visitor
 
     def partition(self, user_id: str) -> int | None:
@@ -60,8 +81,9 @@ class States:
         self.applied = {}
         self.advance(applied)
 
-    def advance(self, applied: Mapping[int, Checkpoint]) -> None:
-        """The store now shows these partitions so far: whoever waited for that goes on."""
+    def advance(self, applied: Mapping[int, Checkpoint], users: Iterable[bytes] = ()) -> None:
+        """The store now shows these partitions so far, and other records of these users: whoever waited for that goes on."""
+        self.memory.forget(users)
         for partition, checkpoint in applied.items():
             self.applied[partition] = checkpoint
             for future, offset in list(self._waiting.get(partition, {}).items()):
