@@ -18,6 +18,10 @@
 #include "field.hpp"
 #include "json.hpp"
 
+inline void prefetch(const char *const from, const size_t size) {
+    for (size_t line = 0; line < size + 63; line += 64) __builtin_prefetch(from + line);
+}
+
 struct Candidates {
     std::vector<std::string_view> ids;
     std::vector<double> scores, prices;  // NaN: not said
@@ -64,14 +68,14 @@ struct Candidates {
             std::string_view id;
             double score = NAN, price = NAN;
             from.object([&](const std::string_view key) {
-                if (key == "listing_id") {
+                if (json::is(key, "listing_id")) {
                     id = from.string();
-                } else if (key == "score") {
+                } else if (json::is(key, "score")) {
                     score = from.null() ? NAN : from.number();
-                } else if (key == "price") {
+                } else if (json::is(key, "price")) {
                     price = from.null() ? NAN : from.number();
                     if (price < 0 || price > 1e12) throw json::Wrong("a price out of its range");
-                } else if (key == "pin") {
+                } else if (json::is(key, "pin")) {
                     if (!from.null()) throw json::Wrong("a pinned candidate");
                 } else {
                     from.skip();
@@ -84,23 +88,23 @@ struct Candidates {
         });
     }
 
-    // Find their rows, and bring the vectors there into the cache.
-    void look_up(const Directory &directory, const float *const vectors, const int64_t size) {
-        std::vector<uint64_t> hashes;
-        directory.rows(ids, rows, hashes);
-        for (const int64_t row : rows)
-            if (row >= 0) __builtin_prefetch(vectors + row * size);
-        // A set of the hashes, in a table at most half full.
+    // Find their rows, and bring the vectors there, of `size` bytes each, into the cache.
+    void look_up(const Directory &directory, const void *const vectors, const size_t size) {
+        const size_t n = ids.size();
+        rows.resize(n);
+        // A set of the hashes, in a table at most half full, behind them.
         size_t room = 16;
-        while (room < 2 * hashes.size()) room *= 2;
-        std::vector<uint64_t> table(room);
+        while (room < 2 * n) room *= 2;
+        std::vector<uint64_t> table(n + room);
+        uint64_t *const hashes = table.data(), *const known = hashes + n;
+        directory.rows(n, [&](const size_t i) { return ids[i]; }, rows.data(), hashes);
         once = true;
-        for (const uint64_t hashed : hashes) {
-            size_t at = hashed;
-            while (table[at & (room - 1)] && table[at & (room - 1)] != hashed) ++at;
-            uint64_t &slot = table[at & (room - 1)];
-            if (slot) once = false;
-            slot = hashed;
+        for (size_t i = 0; i < n; ++i) {
+            if (rows[i] >= 0) prefetch(static_cast<const char *>(vectors) + size_t(rows[i]) * size, size);
+            size_t at = hashes[i] & (room - 1);
+            while (known[at] && known[at] != hashes[i]) at = (at + 1) & (room - 1);
+            once &= !known[at];
+            known[at] = hashes[i];
         }
     }
 

@@ -6,106 +6,121 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
 class Directory {
   public:
-    explicit Directory(const std::vector<std::string> &ids) : slots_(16) {
+    explicit Directory(const std::vector<std::string> &ids) {
         for (size_t row = 0; row < ids.size(); ++row) set(ids[row], int64_t(row));
     }
 
-    // The row of `id`; -1: none, which is forgotten.
+    // The row of `id`; -1: none, which is forgotten. Raises std::length_error where there is no more room.
     void set(const std::string_view id, const int64_t row) {
         const uint64_t hashed = hash(id);
-        Slot &slot = find(hashed, id);
-        if (slot.start < 0) {
+        size_t slot = find(hashed, id);
+        if (!slots_[slot]) {
             if (2 * ++used_ > slots_.size()) {
                 grow();
-                return set(id, row);
+                slot = find(hashed, id);
             }
-            const uint32_t size = uint32_t(id.size());
-            slot = {hashed, -1, int64_t(names_.size())};
-            names_.append(reinterpret_cast<const char *>(&size), sizeof size).append(id);
+            if (names_.size() + id.size() + sizeof(Entry) > UINT32_MAX) throw std::length_error("too many listings");
+            slots_[slot] = (hashed & ~uint64_t(UINT32_MAX)) | names_.size();
+            const Entry entry{0, uint32_t(id.size())};
+            names_.append(reinterpret_cast<const char *>(&entry), sizeof entry).append(id);
         }
-        slot.row = row;
+        const int32_t number = int32_t(row);
+        std::memcpy(names_.data() + uint32_t(slots_[slot]), &number, sizeof number);
     }
 
-    int64_t row(const std::string_view id) const { return find(hash(id), id).row; }
+    int64_t row(const std::string_view id) const { return row_in(find(hash(id), id)); }
 
-    // The rows of many ids, and their hashes: two equal ids have one hash, and two others hardly ever.
-    void rows(const std::vector<std::string_view> &ids, std::vector<int64_t> &rows, std::vector<uint64_t> &hashes) const {
-        const size_t n = ids.size();
-        rows.resize(n);
-        hashes.resize(n);
+    // The rows of n ids, and their hashes: two equal ids have one hash, and two others hardly ever.
+    template <typename Id>
+    void rows(const size_t n, Id id, int64_t *const rows, uint64_t *const hashes) const {
+        const size_t mask = slots_.size() - 1;
         for (size_t i = 0; i < n; ++i) {
-            hashes[i] = hash(ids[i]);
-            __builtin_prefetch(&slots_[hashes[i] & (slots_.size() - 1)]);
+            hashes[i] = hash(id(i));
+            __builtin_prefetch(&slots_[hashes[i] & mask]);
         }
-        for (size_t i = 0; i < n; ++i) {
-            const Slot &slot = slots_[hashes[i] & (slots_.size() - 1)];
-            if (slot.start >= 0) __builtin_prefetch(names_.data() + slot.start);
-        }
-        for (size_t i = 0; i < n; ++i) rows[i] = find(hashes[i], ids[i]).row;
+        for (size_t i = 0; i < n; ++i) __builtin_prefetch(names_.data() + uint32_t(slots_[hashes[i] & mask]));
+        for (size_t i = 0; i < n; ++i) rows[i] = row_in(find(hashes[i], id(i)));
     }
 
   private:
-    struct Slot {
-        uint64_t hash = 0;
-        int64_t row = -1, start = -1;  // `start`: where the name stands, -1 in an empty slot
+    struct Entry {  // the id follows it
+        int32_t row;
+        uint32_t size;
     };
 
     static uint64_t mixed(const uint64_t one, const uint64_t other) {
         const auto product = static_cast<unsigned __int128>(one) * other;
         return uint64_t(product) ^ uint64_t(product >> 64);
     }
+    static uint64_t word(const char *const from) {
+        uint64_t word;
+        std::memcpy(&word, from, sizeof word);
+        return word;
+    }
     // After a number of this process, so that nobody can think of ids that all fall into one slot.
     uint64_t hash(const std::string_view id) const {
         constexpr uint64_t odd = 0x9E3779B97F4A7C15, other = 0xE7037ED1A0B428DB;
         const size_t size = id.size();
-        uint64_t hashed = seed_ ^ size * odd, word = 0;
-        const auto take = [&](const char *const from, const size_t bytes) {
-            std::memcpy(&word, from, bytes);
-            hashed = mixed(hashed ^ word, odd);
-        };
-        for (size_t at = 0; at + sizeof word < size; at += sizeof word) take(id.data() + at, sizeof word);
-        if (size >= sizeof word) take(id.data() + size - sizeof word, sizeof word);
-        else take(id.data(), size);
-        return mixed(hashed, other);
+        uint64_t hashed = seed_ ^ size * odd;
+        if (size < 8) {
+            uint64_t few = 0;
+            std::memcpy(&few, id.data(), size);
+            return mixed(mixed(hashed ^ few, odd), other);
+        }
+        for (size_t at = 0; at + 8 < size; at += 8) hashed = mixed(hashed ^ word(id.data() + at), odd);
+        return mixed(mixed(hashed ^ word(id.data() + size - 8), odd), other);
+    }
+    static bool same(const char *const one, const char *const other, const size_t size) {
+        if (size < 8) return !std::memcmp(one, other, size);
+        for (size_t at = 0; at + 8 < size; at += 8)
+            if (word(one + at) != word(other + at)) return false;
+        return word(one + size - 8) == word(other + size - 8);
     }
 
     // The id's slot, or the empty one where it belongs.
-    const Slot &find(const uint64_t hashed, const std::string_view id) const {
-        for (size_t at = hashed;; ++at) {
-            const Slot &slot = slots_[at & (slots_.size() - 1)];
-            if (slot.start < 0 || (slot.hash == hashed && name(slot) == id)) return slot;
+    size_t find(const uint64_t hashed, const std::string_view id) const {
+        const size_t mask = slots_.size() - 1;
+        for (size_t at = hashed & mask;; at = (at + 1) & mask) {
+            const uint64_t slot = slots_[at];
+            if (!slot) return at;
+            if ((slot ^ hashed) >> 32) continue;
+            Entry entry;
+            const char *const there = names_.data() + uint32_t(slot);
+            std::memcpy(&entry, there, sizeof entry);
+            if (entry.size == id.size() && same(there + sizeof entry, id.data(), entry.size)) return at;
         }
     }
-    Slot &find(const uint64_t hashed, const std::string_view id) {
-        return const_cast<Slot &>(static_cast<const Directory *>(this)->find(hashed, id));
-    }
-    std::string_view name(const Slot &slot) const {
-        uint32_t size;
-        std::memcpy(&size, names_.data() + slot.start, sizeof size);
-        return {names_.data() + slot.start + sizeof size, size};
+    int64_t row_in(const size_t slot) const {
+        int32_t row = -1;
+        if (slots_[slot]) std::memcpy(&row, names_.data() + uint32_t(slots_[slot]), sizeof row);
+        return row;
     }
 
     void grow() {
-        std::vector<Slot> old(2 * slots_.size());
+        std::vector<uint64_t> old(2 * slots_.size());
         old.swap(slots_);
-        used_ = 0;
-        for (const Slot &slot : old) {
-            if (slot.start < 0) continue;
-            size_t at = slot.hash;
-            while (slots_[at & (slots_.size() - 1)].start >= 0) ++at;
-            slots_[at & (slots_.size() - 1)] = slot;
+        used_ = 1;
+        for (const uint64_t slot : old) {
+            if (!slot) continue;
+            Entry entry;
+            const char *const there = names_.data() + uint32_t(slot);
+            std::memcpy(&entry, there, sizeof entry);
+            slots_[find(hash({there + sizeof entry, entry.size}), {there + sizeof entry, entry.size})] = slot;
             ++used_;
         }
     }
 
     const uint64_t seed_ = (uint64_t(std::random_device()()) << 32) | std::random_device()();
-    std::vector<Slot> slots_;  // as many as a power of two, at most half of them used
-    std::string names_;        // each after its size
+    // A half of the id's hash, and where its entry stands; 0 is an empty slot. As many as a power of two, at most half
+    // of them used.
+    std::vector<uint64_t> slots_ = std::vector<uint64_t>(16);
+    std::string names_ = std::string(8, '\0');
     size_t used_ = 0;
 };

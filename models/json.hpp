@@ -20,6 +20,12 @@ struct Wrong : std::invalid_argument {
     using std::invalid_argument::invalid_argument;
 };
 
+// Whether a key is this one. (That the text's length is known when this is compiled makes it a comparison of words.)
+template <size_t N>
+bool is(const std::string_view key, const char (&text)[N]) {
+    return key.size() == N - 1 && !__builtin_memcmp(key.data(), text, N - 1);
+}
+
 class Reader {
   public:
     // Strings with escapes, which no view of the text can give, are put into `made`.

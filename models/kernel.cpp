@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -116,13 +117,23 @@ void taste(const Visitor &visitor, const int64_t since, const Table &table, cons
            std::vector<double> &sums, Profile &out) {
     struct Group { int column; Text market; };
     const py::ssize_t size = table.size();
+    std::vector<const Deed *> deeds;
+    visitor.deeds(since, [&](const Deed &deed) { deeds.push_back(&deed); });
+    std::vector<int64_t> rows(deeds.size());
+    std::vector<uint64_t> hashes(deeds.size());
+    table.directory.rows(deeds.size(), [&](const size_t i) { return deeds[i]->listing; }, rows.data(), hashes.data());
+    for (int64_t &row : rows) {
+        if (row >= table.vectors.shape(0)) row = -1;  // it may have been put since
+        if (row >= 0) prefetch(reinterpret_cast<const char *>(table.vector(row)), size * sizeof(float));
+    }
     std::vector<Group> groups;
     const float *last = nullptr;
     int64_t when = -1;
-    visitor.deeds(since, [&](const Deed &deed) {
-        const int64_t at = table.directory.row(deed.listing);
+    for (size_t i = 0; i < deeds.size(); ++i) {
+        const Deed &deed = *deeds[i];
+        const int64_t at = rows[i];
         const int column = history(deed.kind);
-        if (at < 0 || at >= table.vectors.shape(0) || column < 0) return;  // a row may have been put since
+        if (at < 0 || column < 0) continue;
         const float *const from = table.vector(at);
         Text market = deed.market;
         if (!market.data())
@@ -148,7 +159,7 @@ void taste(const Visitor &visitor, const int64_t since, const Table &table, cons
                 if (range >= 0) out.in_range += range, ++out.priced;
             }
         }
-    });
+    }
     for (const Group &group : groups) out.columns.push_back(group.column);
     if (last) {
         out.columns.push_back(LAST_LONG_CLICK);
@@ -379,6 +390,14 @@ Floats scores(const Floats &matrix, const Curves &curves) {
     return result;
 }
 
+// A number that is the smaller the greater the score is.
+uint32_t descending(const float score) {
+    const float no_minus_zero = score + 0.f;
+    uint32_t bits;
+    std::memcpy(&bits, &no_minus_zero, sizeof bits);
+    return bits & 0x80000000 ? bits : ~bits & 0x7FFFFFFF;
+}
+
 // The order of all candidates, best first, and their scores: the known ones ranked among the places that known ones
 // have, an unknown one (row -1) where it stands, with the score of its neighbour above.
 py::tuple rank(const Candidates &candidates, const Profile &profile, const Table &table, const Curves &curves) {
@@ -402,16 +421,16 @@ py::tuple rank(const Candidates &candidates, const Profile &profile, const Table
     add(matrix.data(), known, curves, score.data());
     for (const float each : score)
         if (!(std::fabs(each) < MOST)) throw py::value_error("a score beyond all measure");
-    std::vector<std::pair<float, int64_t>> best(known);  // of equal scores the caller's first comes first
-    for (py::ssize_t k = 0; k < known; ++k) best[k] = {-score[k], k};
+    std::vector<uint64_t> best(known);  // of equal scores the caller's first comes first
+    for (py::ssize_t k = 0; k < known; ++k) best[k] = uint64_t(descending(score[k])) << 32 | uint64_t(k);
     std::sort(best.begin(), best.end());
     Floats all(n);
     float *const scored = all.mutable_data();
     for (py::ssize_t k = 0; k < known; ++k) {
-        ranked[positions[k] - 1] = positions[best[k].second] - 1;
+        ranked[positions[k] - 1] = positions[uint32_t(best[k])] - 1;
         scored[positions[k] - 1] = score[k];
     }
-    float above = known ? -best[0].first : 0;
+    float above = known ? score[uint32_t(best[0])] : 0;
     for (py::ssize_t i = 0; i < n; ++i) {
         const int64_t at = ranked[i];
         if (rows[at] >= 0) above = scored[at];
@@ -452,7 +471,7 @@ PYBIND11_MODULE(_kernel, module) {
     py::class_<Candidates>(module, "Candidates")
         .def(py::init<const py::object &>())
         .def("look_up", [](Candidates &self, const Table &table) {
-            self.look_up(table.directory, table.vectors.data(), table.size());
+            self.look_up(table.directory, table.vectors.data(), table.size() * sizeof(float));
         })
         .def("__len__", [](const Candidates &self) { return self.ids.size(); })
         .def_property_readonly("ids", [](const Candidates &self) {
