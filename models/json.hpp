@@ -4,6 +4,9 @@
 
 #include <Python.h>
 
+// Words are read as they stand in memory, the first byte the lowest.
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);
+
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -61,14 +64,19 @@ class Reader {
     std::string_view string() {
         expect('"');
         const char *const begin = at_, *at = at_;
-        // Eight bytes at once, while none of them is a quote, a backslash, a control character or above ASCII.
-        for (uint64_t word; end_ - at >= 8; at += 8) {
-            std::memcpy(&word, at, 8);
-            constexpr uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
-            const uint64_t quotes = word ^ (ones * '"'), escapes = word ^ (ones * '\\');
-            if (((quotes - ones) | (escapes - ones) | (word - ones * 0x20) | word) & tops) break;
-        }
         for (;; ++at) {
+            // Eight bytes at once, up to the first that is a quote, a backslash, a control character or above ASCII.
+            for (; end_ - at >= 8; at += 8) {
+                uint64_t word;
+                std::memcpy(&word, at, 8);
+                constexpr uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
+                const uint64_t quotes = word ^ (ones * '"'), escapes = word ^ (ones * '\\');
+                const uint64_t found = (((quotes - ones) & ~quotes) | ((escapes - ones) & ~escapes) |
+                                        ((word - ones * 0x20) & ~word) | word) & tops;
+                if (!found) continue;
+                at += __builtin_ctzll(found) / 8;  // the first is found for sure: what is borrowed is from above
+                break;
+            }
             if (at == end_) throw Wrong("a string without an end");
             const unsigned char byte = *at;
             if (byte == '"') {

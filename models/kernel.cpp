@@ -205,28 +205,30 @@ Profile profile(const Visitor &visitor, const int64_t timestamp, const int64_t g
     return out;
 }
 
-typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
-
 // So many candidates' products are made side by side, with so many queries: as many sums as the processor can add up
 // without waiting for one of them. No sum is split among lanes, so the order of additions, and with it every bit, is
-// that of a plain loop.
+// that of a plain loop, with narrow registers or wide ones.
 constexpr py::ssize_t WIDE = 8, SIDE_BY_SIDE = 4;
 
+typedef float Eight __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE_WHERE_IT_CAN_BE __attribute__((target_clones("avx2", "default")))
+#else
+#define WIDE_WHERE_IT_CAN_BE
+#endif
+
 // `sums[c * WIDE + k]` is the product of candidate c and query k; in `turned` the queries' values lie by dimension.
-void products(const float *const (&vectors)[SIDE_BY_SIDE], const py::ssize_t size, const float *const turned,
+WIDE_WHERE_IT_CAN_BE
+void products(const float *const *const vectors, const py::ssize_t size, const float *const turned,
               float *const sums) {
-    Four low[SIDE_BY_SIDE] = {}, high[SIDE_BY_SIDE] = {};
+    Eight a{}, b{}, c{}, d{};
     for (py::ssize_t j = 0; j < size; ++j) {
-        const Four *const line = reinterpret_cast<const Four *>(turned + j * WIDE);
-        for (py::ssize_t c = 0; c < SIDE_BY_SIDE; ++c) {
-            low[c] += vectors[c][j] * line[0];
-            high[c] += vectors[c][j] * line[1];
-        }
+        const Eight line = *reinterpret_cast<const Eight *>(turned + j * WIDE);
+        a += vectors[0][j] * line, b += vectors[1][j] * line, c += vectors[2][j] * line, d += vectors[3][j] * line;
     }
-    for (py::ssize_t c = 0; c < SIDE_BY_SIDE; ++c) {
-        Four *const to = reinterpret_cast<Four *>(sums + c * WIDE);
-        to[0] = low[c], to[1] = high[c];
-    }
+    Eight *const to = reinterpret_cast<Eight *>(sums);
+    to[0] = a, to[1] = b, to[2] = c, to[3] = d;
 }
 
 // n known candidates: their rows, their places in the caller's list, and what the caller says of them.
@@ -346,47 +348,38 @@ struct Curves {
     const Floats weights, lows, per_step;
 };
 
-// Calls `take(feature, candidate, contribution)` for every value of a matrix, [F, n], feature by feature.
-template <typename Take>
-void walk(const float *values, const py::ssize_t n, const Curves &curves, Take take) {
-    const py::ssize_t knots = curves.weights.shape(1);
-    const float end = float(knots - 1) - 0.001f;
-    for (py::ssize_t f = 0; f < curves.weights.shape(0); ++f, values += n) {
-        const float low = curves.lows.data()[f], scale = curves.per_step.data()[f];
-        const float *const curve = curves.weights.data() + f * knots;
-        const auto part = [=](const float value) {
-            const float place = std::min(std::max((value - low) * scale, 0.f), end);
-            const int knot = int(place);
-            return curve[knot] + (place - float(knot)) * (curve[knot + 1] - curve[knot]);
-        };
-        bool same = true;  // as most features of most visitors are
-        for (py::ssize_t i = 1; i < n; ++i) same &= values[i] == values[0];
-        if (same && n) {
-            const float all = part(values[0]);
-            for (py::ssize_t i = 0; i < n; ++i) take(f, i, all);
-        } else {
-            for (py::ssize_t i = 0; i < n; ++i) take(f, i, part(values[i]));
-        }
+// What a feature's values add to the scores, each by the curve at whose knots `weights` stand.
+WIDE_WHERE_IT_CAN_BE
+void add_curve(const float *const __restrict values, const py::ssize_t n, const float *const __restrict weights,
+               const float low, const float scale, const float end, float *const __restrict out) {
+    for (py::ssize_t i = 0; i < n; ++i) {
+        float place = (values[i] - low) * scale;
+        place = place > 0.f ? place : 0.f;
+        place = place < end ? place : end;
+        const int32_t knot = int32_t(place);
+        out[i] += weights[knot] + (place - float(knot)) * (weights[knot + 1] - weights[knot]);
     }
 }
 
-Floats contributions(const Floats &matrix, const Curves &curves) {
-    const py::ssize_t n = matrix.shape(1);
-    Floats result({matrix.shape(0), n});
-    float *const out = result.mutable_data();
-    walk(matrix.data(), n, curves,
-         [=](py::ssize_t f, py::ssize_t i, float part) { out[f * n + i] = part; });
-    return result;
+// Adds what each feature of a matrix, [F, n], contributes to the n candidates in `out`, or where `apart` to those of a
+// row for each feature.
+void add(const float *values, const py::ssize_t n, const Curves &curves, float *out, const bool apart) {
+    const py::ssize_t features = curves.weights.shape(0), knots = curves.weights.shape(1);
+    std::fill(out, out + (apart ? features * n : n), 0.f);
+    for (py::ssize_t f = 0; f < features; ++f, values += n, out += apart ? n : 0)
+        add_curve(values, n, curves.weights.data() + f * knots, curves.lows.data()[f], curves.per_step.data()[f],
+                  float(knots - 1) - 0.001f, out);
 }
 
-void add(const float *const matrix, const py::ssize_t n, const Curves &curves, float *const out) {
-    std::fill(out, out + n, 0.f);
-    walk(matrix, n, curves, [=](py::ssize_t, py::ssize_t i, float part) { out[i] += part; });
+Floats contributions(const Floats &matrix, const Curves &curves) {
+    Floats result({matrix.shape(0), matrix.shape(1)});
+    add(matrix.data(), matrix.shape(1), curves, result.mutable_data(), true);
+    return result;
 }
 
 Floats scores(const Floats &matrix, const Curves &curves) {
     Floats result(matrix.shape(1));
-    add(matrix.data(), matrix.shape(1), curves, result.mutable_data());
+    add(matrix.data(), matrix.shape(1), curves, result.mutable_data(), false);
     return result;
 }
 
@@ -418,7 +411,7 @@ py::tuple rank(const Candidates &candidates, const Profile &profile, const Table
     }
     std::vector<float> matrix(COLUMNS * known), score(known);
     compute(table, {known, own.data(), positions.data(), said.data(), prices.data()}, profile, matrix.data());
-    add(matrix.data(), known, curves, score.data());
+    add(matrix.data(), known, curves, score.data(), false);
     for (const float each : score)
         if (!(std::fabs(each) < MOST)) throw py::value_error("a score beyond all measure");
     std::vector<uint64_t> best(known);  // of equal scores the caller's first comes first

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from models import _kernel
 from models.listings import NOTHING
 
+LINE = 64
+
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
 
@@ -38,7 +40,7 @@ class Space:
         self.markets: list[str | None] = list(markets) if markets is not None else [None] * size
         """By row."""
         self._put: dict[str, int] = {}
-        self._vectors = vectors
+        self._vectors = _aligned(vectors)
         self._log_prices = log_prices if log_prices is not None else np.full(size, np.nan, np.float32)
         self._types = types if types is not None else np.full(size, NOTHING, np.int32)
         self._size = size
@@ -104,11 +106,18 @@ class Space:
     def _grow(self) -> None:
         size = self._size
         more = max(1_024, size // 8)
-        room = np.zeros((size + more, self._vectors.shape[1]), np.float32)
-        room[:size] = self._vectors
-        self._vectors = room
+        self._vectors = _aligned(np.pad(self._vectors, ((0, more), (0, 0))))
         self._log_prices = np.pad(self._log_prices, (0, more), constant_values=np.nan)
         self._types = np.pad(self._types, (0, more), constant_values=NOTHING)
+
+
+def _aligned(vectors: Floats) -> Floats:
+    """The vectors where lines of a processor's cache begin, so that no vector has its share of one line more."""
+    room = np.empty(vectors.size + LINE // 4, np.float32)
+    start = -room.ctypes.data % LINE // 4
+    aligned = room[start : start + vectors.size].reshape(vectors.shape)
+    aligned[:] = vectors
+    return aligned
 
 
 def log_price(price: float | None) -> float:

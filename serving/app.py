@@ -44,28 +44,27 @@ class App:
         self,
         starlette: Starlette,
         posts: dict[str, ASGIApp],
-        direct: dict[str, Callable[[bytes], bytes | None]],
+        direct: dict[str, Direct],
         token: bytes = b"",
     ) -> None:
         self.routes = starlette.routes
+        self._token = token
         self.direct = {path.encode(): self._allowed(path, answer) for path, answer in direct.items()}
         """What a `Connection` may have answered without the rest."""
         self._starlette = starlette
         self._posts = posts
-        self._token = token
 
-    def _allowed(self, path: str, answer: Callable[[bytes], bytes | None]) -> Direct:
+    def _allowed(self, path: str, answer: Direct) -> Direct:
         """What answers those who may ask, and leaves others to `__call__`."""
 
-        def direct(body: bytes, headers: Headers) -> bytes | None:
-            if self._token:
-                try:
-                    access.check({"path": path, "headers": headers}, self._token)
-                except Refused:
-                    return None
-            return answer(body)
+        def allowed(body: bytes, headers: Headers) -> bytes | None:
+            try:
+                access.check({"path": path, "headers": headers}, self._token)
+            except Refused:
+                return None
+            return answer(body, headers)
 
-        return direct
+        return allowed if self._token else answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -111,7 +110,7 @@ def build(
         answer = await ranking.rank(request, now, begun)
         return answer.outcome, _encode(answer)
 
-    def rank_now(body: bytes) -> bytes | None:
+    def rank_now(body: bytes, _: Headers) -> bytes | None:
         begun = time.perf_counter()
         try:
             asked = _lists.asked(body)

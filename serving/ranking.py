@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -57,6 +57,7 @@ class Ranking:
     log_users: bool = False
     """Log the ids of users with whom something went wrong."""
     shadow: Shadow | None = None
+    random: random.Random = field(default_factory=random.Random)
 
     def bundle_for(self, variant: Variant, bundle: Bundle | None = None) -> Bundle:
         """The bundle that users of this variant are ranked with; `bundle` is the one in use, where it is another now."""
@@ -148,7 +149,7 @@ class Ranking:
         if unknown := candidates.unknown:
             self.metrics.unknown_listings.inc(unknown)
         answer = api.RankResponse(
-            rank_id=secrets.token_hex(8),
+            rank_id=self._new_id(),
             bundle=bundle.name,
             variant=variant.name,
             propensity=variant.share,
@@ -234,7 +235,7 @@ class Ranking:
                 outcome = "failed"
         assert outcome is not None
         return api.RecommendResponse(
-            rank_id=secrets.token_hex(8),
+            rank_id=self._new_id(),
             bundle=bundle.name,
             variant=variant.name,
             propensity=variant.share,
@@ -361,6 +362,10 @@ class Ranking:
         if stale:
             self.metrics.stale.inc()
         return stale
+
+    def _new_id(self) -> str:
+        """A name for a ranking, of 64 bits; nothing depends on nobody's guessing it."""
+        return f"{self.random.getrandbits(64):016x}"
 
     def _check_partition(self, partition: int | None) -> None:
         count = self.states.partitions
