@@ -31,8 +31,9 @@ MAX_DIRECT = 1 << 18
 """Bytes of a body that is answered the short way."""
 
 Headers = list[tuple[bytes, bytes]]
-Direct = Callable[[bytes, Headers], bytes | None]
-"""Answers a POST at once, from its body and headers, with the JSON of a 200; None: this is for the application."""
+Parts = tuple[bytes | memoryview, ...]
+Direct = Callable[[bytes, Headers], Parts | None]
+"""Answers a POST at once, from its body and headers, with the parts of a 200's JSON; None: this is for the application."""
 
 _HEAD = STATUS_LINE[200] + b"content-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
 
@@ -137,10 +138,11 @@ class Connection(HttpToolsProtocol):
         if self._ending:
             self.shutdown()
 
-    def _answer(self, answer: bytes) -> None:
+    def _answer(self, parts: Parts) -> None:
         self.server_state.total_requests += 1
         stays = self.parser.should_keep_alive() and not self._ending
-        self.transport.write(_HEAD % (len(answer), b"" if stays else b"connection: close\r\n") + answer)
+        head = _HEAD % (sum(map(len, parts)), b"" if stays else b"connection: close\r\n")
+        self.transport.write(b"".join((head, *parts)))
         if stays:
             self._idle = self.loop.time()
         else:

@@ -68,6 +68,7 @@ class Ranking:
         if request.min_offset is None:
             return self.rank_now(request, now, begun)
         self._check_partition(request.partition)
+        _check(Candidates(request.candidates))
         try:
             late = not await self._reached(request, begun)
             return self._answer(request, self.bundle, late, now, begun)
