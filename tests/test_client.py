@@ -183,7 +183,8 @@ def test_a_number_that_is_none_is_refused(asking: Callable[..., Any], number: fl
                 client.rank_batch(requests)
             assert refused.value.field == f"$.requests[1].candidates[0].{field}"
         assert other.asked == []
-        assert client.rank("ada", [Candidate("l1", score=0.0, price=0.0)]).ranked
+        huge = [Candidate(listing, score=1.7e308, price=0.0) for listing in LISTINGS]
+        assert client.rank("ada", huge).ranked
 
 
 def test_many_threads_share_a_client() -> None:

@@ -184,6 +184,8 @@ def test_two_sidecars_that_hold_some_partitions_each_are_one_to_the_client(
             assert {each.outcome for each in client.rank_batch(requests)} == {"unknown-user"}
         # One knows of the other, which knows of nobody.
         with Client(first, timeout=10.0) as client:
+            assert {each.outcome for each in client.rank_batch(requests)} == {"unknown-user"}
+        with Client(first, timeout=10.0) as client:
             assert {client.rank(user, LISTINGS).outcome for user in USERS} == {"unknown-user"}
         with Client(second, timeout=10.0) as client:
             assert {user for user in USERS if client.rank(user, LISTINGS).outcome == "away"} == held

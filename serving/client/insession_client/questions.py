@@ -44,6 +44,8 @@ def candidates(given: Sequence[Candidate | str]) -> tuple[Candidate, ...]:
 
 def check(request: Request, place: str = "$") -> None:
     """Raise Refused where a score or a price is NaN or infinite, which JSON can't say: null would be sent."""
+    if isfinite(sum([(each.score or 0.0) + (each.price or 0.0) for each in request.candidates])):
+        return  # none of them: one sum is sooner made than each is looked at
     for at, candidate in enumerate(request.candidates):
         for name, value in (("score", candidate.score), ("price", candidate.price)):
             if value is not None and not isfinite(value):
