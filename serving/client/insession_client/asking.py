@@ -152,16 +152,17 @@ class Asking:
                 continue
             asked.append(sidecar)
             reply = yield Attempt(sidecar, method, path, body, until)
-            problem = problems.read(reply.body) if reply.status >= 300 else None
-            why = f"{sidecar.url}: {_why(reply, problem)}"
             if reply.status == 200:
                 try:
                     answer = read(reply.body)
                 except UNREADABLE as error:
                     why = f"{sidecar.url}: the answer is not a sidecar's: {error}"
-                else:
-                    sidecar.answered()
-                    return answer
+                    sidecar.failed(time.monotonic())
+                    continue
+                sidecar.answered()
+                return answer
+            problem = problems.read(reply.body)
+            why = f"{sidecar.url}: {_why(reply, problem)}"
             if problem is not None and problems.of_the_request(reply.status, problem):
                 sidecar.answered()
                 raise Refused(problem)
@@ -203,7 +204,7 @@ def _rankings(requests: Sequence[Request], body: bytes) -> list[Ranking]:
 
 
 def _why(reply: Reply, problem: Problem | None) -> str:
-    said = problem.detail if problem is not None else reply.body.decode(errors="replace")[:200]
+    said = problem.detail if problem is not None else reply.body[:200].decode(errors="replace")
     return f"{reply.status}: {said}" if reply.status else said
 
 
