@@ -196,6 +196,12 @@ def test_every_route_is_described_with_a_call_and_an_answer_of_its_type() -> Non
     assert all(f"`{field}`" in rank for field in api.RankRequest.__struct_fields__)
 
 
+def test_the_first_ranking_that_is_shown_is_one() -> None:
+    [answer] = re.findall(r"^```\n(\{\n.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    ranking = msgspec.json.decode(answer, type=api.RankResponse)
+    assert ranking.results[0].listing_id == "lisbon-070"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere_and_every_test_named_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
