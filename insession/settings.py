@@ -169,15 +169,13 @@ def options(*names: str) -> Callable[[F], F]:
         decorated: Callable[..., Any] = run
         for name in reversed(names):
             field = Settings.model_fields[name]
-            default = (
-                f" [{PREFIX}{name.upper()}, else {field.default!s}]"
-                if field.default not in ("", None)
-                else ""
-            )
+            # What an empty one stands for is said at the end of its description: "[all]".
+            says, _, otherwise = (field.description or "").removesuffix("]").partition(" [")
+            if field.default not in ("", None):
+                otherwise = str(field.default)
+            variable = f"{PREFIX}{name.upper()}" + (f", else {otherwise}" if otherwise else "")
             flag = f"--{name.replace('_', '-')}"
-            decorated = click.option(flag, name, help=f"{field.description}{default}", default=None)(
-                decorated
-            )
+            decorated = click.option(flag, name, help=f"{says} [{variable}]", default=None)(decorated)
         return decorated  # type: ignore[return-value]
 
     return decorate

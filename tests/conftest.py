@@ -1,19 +1,22 @@
-"""Fixtures of the tests that need a broker, and the rule that in CI none of them may be skipped."""
+"""Fixtures of the tests that need a broker, and the rule that in CI none of them may be skipped; both clients to ask with."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from insession_client import AsyncClient, Client
 
 from models import bundle
 from models.topics import Topics
 from streams import broker, topics
 from streams.broker import Broker
-from streams.topics import Client
 from tests.made import a_bundle
 from tests.path import PARTITIONS
 
@@ -64,9 +67,35 @@ def bundles(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place(any_broker: Broker) -> tuple[Client, Topics]:
+def place(any_broker: Broker) -> tuple[topics.Client, Topics]:
     """Topics of a test's own, that keep everything."""
-    client: Client = {"bootstrap.servers": any_broker.bootstrap}
+    client: topics.Client = {"bootstrap.servers": any_broker.bootstrap}
     names = Topics(f"test-{secrets.token_hex(4)}-")
     topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
     return client, names
+
+
+@pytest.fixture(params=[Client, AsyncClient])
+def asking(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes a client of each kind, to be used the same way, and closes it."""
+    with asyncio.Runner() as runner:
+        made: list[Any] = []
+
+        class Awaited:
+            def __init__(self, client: AsyncClient) -> None:
+                self.client = client
+
+            def __getattr__(self, name: str) -> Any:
+                found = getattr(self.client, name)
+                if not inspect.iscoroutinefunction(found):
+                    return found
+                return lambda *args, **named: runner.run(found(*args, **named))
+
+        def make(urls: Any, **named: Any) -> Any:
+            client = request.param(urls, **{"timeout": 2.0, **named})
+            made.append(Awaited(client) if isinstance(client, AsyncClient) else client)
+            return made[-1]
+
+        yield make
+        for client in made:
+            client.close()

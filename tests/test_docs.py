@@ -91,6 +91,21 @@ def test_every_help_ends_with_an_example_which_the_docs_show(verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
+def test_every_option_that_is_a_setting_names_its_variable(verb: str) -> None:
+    rows = dict(re.findall(r"^\| `(--.*?)` \| (.*) \|$", sections("commands.md")[verb], re.MULTILINE))
+    for param in VERBS[verb].params:
+        # One that has a default of its own is no setting, as the port of `insession broker`.
+        if (
+            isinstance(param, click.Option)
+            and param.name in Settings.model_fields
+            and (param.default is None or param.multiple)
+        ):
+            named = re.findall(rf"\[({PREFIX}[A-Z_]+)", param.help or "")
+            assert named == [f"{PREFIX}{param.name.upper()}"]
+            assert f"[`{named[0]}`" in rows[param.opts[0]]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_option_has_a_help(verb: str) -> None:
     silent = [
         param.name for param in VERBS[verb].params if isinstance(param, click.Option) and not param.help
@@ -179,6 +194,12 @@ def test_every_route_is_described_with_a_call_and_an_answer_of_its_type() -> Non
             msgspec.json.decode(body, type=operation.request)
     rank = found["POST /v1/rank"]
     assert all(f"`{field}`" in rank for field in api.RankRequest.__struct_fields__)
+
+
+def test_the_first_ranking_that_is_shown_is_one() -> None:
+    [answer] = re.findall(r"^```\n(\{\n.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    ranking = msgspec.json.decode(answer, type=api.RankResponse)
+    assert ranking.results[0].listing_id == "lisbon-070"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
