@@ -6,6 +6,9 @@ only: where their ids differ, where a position is not on its topic any more, or 
 missed, the store begins from nothing. Then it is filled without looking at what is in it, and stands for nothing
 until it is full.
 
+The store may be lost: one that is damaged is thrown away once the topics can be read again, and one that can't be
+written, as where the disk is full, is answered from, and opened again when there is room.
+
 Users have a vector of each bundle that answers: the one in use, those of variants, and the next one before it is
 switched to. Records get theirs as they are read; what stood in the store before, between two polls, a slice at a time.
 """
@@ -20,7 +23,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -30,11 +33,12 @@ from models.bundle import Bundle
 from models.errors import no_broker
 from models.listings import decode_record
 from models.states import Checkpoint, decode_checkpoint, history_key, user_key
-from models.store import Store, following
+from models.store import Damaged, Store, StoreError, following
 from models.topics import CHECKPOINT_KEY, OLDEST, Topics
-from serving import users, vectors
+from serving import standing, users, vectors
 from serving.cluster import SECONDS, Asking, Away, Client, Found, Silent, look
 from serving.metrics import Metrics
+from serving.standing import Partition, Place, Standing
 from serving.states import States
 
 BATCH = 5_000
@@ -52,35 +56,7 @@ LEAVING_SECONDS = 15.0
 
 NOT_ASKED = "has not asked the brokers yet"
 
-_STANDING = b"m"
-_PLACES = b"o"
 log = logging.getLogger("insession.follower")
-
-
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store stands for."""
-
-    cluster: str
-    topics: dict[str, str]
-    """The topics' ids, by name."""
-    seen: int = 0
-    """When everything on the topics was last known to be read, ms; 0 before the first time."""
-    partitions: int
-    """How many `user-embeddings` has,"""
-    held: list[int] | None
-    """and which of them are in the store; None: all."""
-    users: int = 0
-    vectors: frozenset[str] = frozenset()
-    """The bundles in whose spaces every user is known to have a vector."""
-    version: Literal[3] = 3
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How far a partition of a topic stands in the store."""
-
-    position: int = 0
-    checkpoint: Checkpoint | None = None
-    """On `user-embeddings`: what of `clicks` is in it."""
 
 
 @dataclass(slots=True)
@@ -89,14 +65,18 @@ class Status:
 
     caught_up: bool = False
     """All that stood on the topics at the start has been read."""
+    warm: bool = False
+    """The brokers do not answer, and what is in the store was once all there was: it is answered from."""
     problem: str = NOT_ASKED
     """Why nothing can be followed now; empty where it can."""
+    store: str = ""
+    """What is wrong with the store; empty where nothing is."""
     refused: str = ""
     """Why the bundle that is current is not the one in use; empty where it is."""
     behind: int | None = None
     seen: int | None = None
     users: int = 0
-    places: dict[tuple[str, int], Place] = field(default_factory=dict)
+    places: dict[Partition, Place] = field(default_factory=dict)
 
 
 class _FromNothing(Exception):
@@ -109,9 +89,6 @@ class _Again(Exception):
 
 Values = dict[bytes, bytes | None]
 _Offer = tuple[Bundle, Callable[[Bundle], object]]
-
-_standings = msgspec.json.Decoder(Standing)
-_places = msgspec.json.Decoder(Place)
 
 
 def listing_key(listing: bytes) -> bytes:
@@ -161,19 +138,10 @@ class Follower:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._loop: AbstractEventLoop
-        self._at_end: set[tuple[str, int]] = set()
-        standing = store.get(_STANDING)
-        try:
-            self._standing = _standings.decode(standing) if standing else None
-            self.status.places = {
-                _place_of(key): _places.decode(value)
-                for key, value in store.items(_PLACES, following(_PLACES))
-            }
-        except msgspec.MsgspecError:  # of another version: begin from nothing
-            self._standing, self.status.places = None, {}
-        if self._standing is not None:
-            self.status.seen = self._standing.seen or None
-            self.status.users = self._standing.users
+        self._at_end: set[Partition] = set()
+        self._standing: Standing | None = None
+        with contextlib.suppress(StoreError):  # it is found again, and said, once the thread runs
+            self._load()
 
     def start(self, loop: AbstractEventLoop) -> None:
         """Begin, with what the store has; `states` is only ever changed in `loop`."""
@@ -194,21 +162,24 @@ class Follower:
         announced = False
         while not self._stopping.is_set():
             try:
-                if not announced:
+                self._reopen()
+                if not announced and not self._store.damage:
                     for key, value in self._listings():
                         self._listing(key, value)
                     announced = True
                 self._attempt()
-            except Away as error:
-                self._trouble(error)
-                self._wait()
+                continue
             except _Again:
                 continue
-            except Exception:
+            except Away as error:
+                self._trouble(error)
+            except StoreError as error:
+                self._spoilt(error)
+            except Exception as error:
                 # Nobody restarts this thread, and the sidecar should answer from what it has: try again, slowly.
                 log.exception("following failed")
-                self._trouble(Away("following failed; see the log"))
-                self._wait()
+                self._trouble(Away(f"{type(error).__name__}: {error}; see the log"))
+            self._wait()
 
     def _attempt(self) -> None:
         """Look at the topics and follow them until told to stop, or until the store is to begin from nothing."""
@@ -217,23 +188,59 @@ class Follower:
             found = look(admin, self._topics, self._states.held)
         finally:
             admin.poll(0)
+        reason = ""
         try:
             self._check(found)
             self._follow(admin, found)
         except _FromNothing as error:
-            log.warning("the states are begun from nothing: %s", error)
+            reason = str(error)
+        if reason:  # only here: an error holds on to what the store must not have open
+            log.warning("the states are begun from nothing: %s", reason)
             self._clear()
 
     def _wait(self) -> None:
         """Let some time pass before the next attempt; there may be work meanwhile."""
         until = time.monotonic() + AGAIN_SECONDS
         while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
-            try:
-                pause = SLICE_SECONDS if self._some_work() else POLL_SECONDS
-            except Exception:
-                log.exception("the work besides following failed")
-                pause = left
+            pause = left
+            if not self.status.store:
+                try:
+                    pause = SLICE_SECONDS if self._some_work() else POLL_SECONDS
+                except StoreError as error:
+                    self._spoilt(error)
+                except Exception:
+                    log.exception("the work besides following failed")
             self._stopping.wait(min(left, pause))
+
+    def _spoilt(self, error: StoreError) -> None:
+        """Say what is wrong with the store; the next attempt is to mend it."""
+        if not self.status.store and not isinstance(
+            error, Damaged
+        ):  # of which it is said when it is thrown away
+            log.warning("%s; answering from what there is", error)
+        self.status.store = str(error)
+
+    def _reopen(self) -> None:
+        """Open the store again where it could not be written. Raises StoreError while it can't be."""
+        if not self.status.store or self._store.damage:
+            return
+        self._store.reopen()
+        self._load()
+        self._show()
+        log.info("the store %s can be written again", self._store.path)
+
+    def _load(self) -> None:
+        """Go on from what the store stands for: what was read since, and not written, is read again."""
+        status = self.status
+        self._standing, status.places = standing.read(self._store)
+        status.seen = (self._standing.seen or None) if self._standing is not None else None
+        status.users = self._standing.users if self._standing is not None else 0
+        if status.seen is None:
+            status.caught_up = status.warm = False
+        status.store = ""
+        self._work = None
+        if self._offered is None:
+            self._offered = self._taken  # from its beginning
 
     def _heard(self, error: KafkaError) -> None:
         """Whatever a broker refuses us for, the answer to a question is only that there was none in time."""
@@ -247,9 +254,14 @@ class Follower:
         if self.status.problem in ("", NOT_ASKED):
             log.warning("can't follow the topics: %s", problem)
         self.status.problem = f"can't follow the topics: {problem}"
+        stands = self._standing
+        if silent and stands is not None and stands.seen and stands.held == self._held():
+            self.status.warm = True
 
     def _check(self, found: Found) -> None:
         """Raise _FromNothing unless the store's positions mean something on these topics."""
+        if self._store.damage:
+            raise _FromNothing(self._store.damage)
         standing = self._standing
         if standing is None:
             if next(self._store.items(b"", b"\xff"), None) is not None:
@@ -275,15 +287,15 @@ class Follower:
 
     def _clear(self) -> None:
         """Empty the store. Its positions go first: a store without them is cleared again."""
-        self._store.write({_STANDING: None})
-        for key, _ in self._listings():
-            self._listing(key, None)
-        self._store.drop(b"", b"\xff")
-        self._standing, self.status.places = None, {}
-        self.status.caught_up, self.status.seen, self.status.users = False, None, 0
-        self._work = None
-        if self._offered is None:
-            self._offered = self._taken  # from its beginning
+        self.status.caught_up = self.status.warm = False
+        if self._store.damage:
+            self._store.begin_anew()
+        else:
+            self._store.write(standing.stands(None))
+            for key, _ in self._listings():
+                self._listing(key, None)
+            self._store.drop(b"", b"\xff")
+        self._load()
         self._metrics.resets.inc()
         self._show()
 
@@ -335,9 +347,11 @@ class Follower:
                 raise Silent(error.args[0].str()) from None
             consumer.assign([TopicPartition(*place, places[place].position) for place in found.places])
             asking: Asking | None = Asking(admin, found, _now())
-            ends: dict[tuple[str, int], int] = {}
+            ends: dict[Partition, int] = {}
             asked, next_look = 0, 0.0
             while not self._stopping.is_set():
+                if self._store.damage:  # a request has come upon it
+                    raise Damaged(self._store.damage)
                 # `consume` waits for a full batch or the whole timeout: poll for the first, then take what is there.
                 first = consumer.poll(SLICE_SECONDS if self._some_work() else POLL_SECONDS)
                 if first is not None:
@@ -356,7 +370,7 @@ class Follower:
         finally:
             consumer.close()
 
-    def _looked(self, asking: Asking) -> dict[tuple[str, int], int]:
+    def _looked(self, asking: Asking) -> dict[Partition, int]:
         """The topics' ends, as just asked; none where the cluster did not answer."""
         try:
             same, ends = asking.same(), asking.ends()
@@ -370,7 +384,7 @@ class Follower:
         self.status.problem = ""
         return ends
 
-    def _compare(self, ends: dict[tuple[str, int], int], asked: int, found: Found) -> int:
+    def _compare(self, ends: dict[Partition, int], asked: int, found: Found) -> int:
         """Compare the positions with where the topics ended when they were `asked`; 0 once that is passed."""
         status = self.status
         left = {place: max(0, end - status.places[place].position) for place, end in ends.items()}
@@ -399,14 +413,13 @@ class Follower:
         self._standing = msgspec.structs.replace(
             self._standing, users=self.status.users, vectors=frozenset(kept), **changed
         )
-        return {_STANDING: msgspec.json.encode(self._standing)}
+        return standing.stands(self._standing)
 
     def _filled(self) -> None:
         """The store is full: let it stand for something."""
         self._store.flush()
         self.status.users = self._store.count(user_key(b""), following(user_key(b"")))
-        places = {_place_key(place): msgspec.json.encode(at) for place, at in self.status.places.items()}
-        self._store.write(places | self._stands())
+        self._store.write(standing.placed(self.status.places) | self._stands())
         self._filling = False
 
     def _apply(self, messages: list[Message]) -> None:
@@ -417,8 +430,8 @@ class Follower:
             self._topics.listings: {},
         }
         earlier: dict[bytes, list[bytes | None]] = {}
-        positions: dict[tuple[str, int], int] = {}
-        checkpoints: dict[tuple[str, int], bytes] = {}
+        positions: dict[Partition, int] = {}
+        checkpoints: dict[Partition, bytes] = {}
         oldest: list[object] = []
         embeddings, filling, at_end = self._topics.user_embeddings, self._filling, self._at_end
         for message in messages:
@@ -452,7 +465,7 @@ class Follower:
             checkpoint = self._checkpoint(place, checkpoints.get(place)) or places[place].checkpoint
             places[place] = Place(position=position, checkpoint=checkpoint)
         if not self._filling:
-            changes |= {_place_key(place): msgspec.json.encode(places[place]) for place in positions}
+            changes |= standing.placed({place: places[place] for place in positions})
             changes |= self._stands()
         self._store.write(changes, logged=not self._filling)
         applied = {place[1]: at for place in checkpoints if (at := places[place].checkpoint) is not None}
@@ -481,6 +494,7 @@ class Follower:
                 self._bundles(),
                 follows=self.status.caught_up,
                 unreadable=self._unreadable,
+                unreadable_history=self._metrics.unreadable.labels(self._topics.user_histories).inc,
             )
             self.status.users += more
         for key, value in values[self._topics.listings].items():
@@ -510,9 +524,9 @@ class Follower:
             except StopIteration:
                 self._work = None
                 return False
-            except Exception:
+            except Exception as error:
                 self._work = None
-                if self._next is None:
+                if self._next is None or isinstance(error, StoreError):
                     raise
                 self._refuse(self._next)
                 return False
@@ -598,7 +612,7 @@ class Follower:
     def _unreadable(self) -> None:
         self._metrics.unreadable.labels(self._topics.user_embeddings).inc()
 
-    def _checkpoint(self, place: tuple[str, int], value: bytes | None) -> Checkpoint | None:
+    def _checkpoint(self, place: Partition, value: bytes | None) -> Checkpoint | None:
         if value is None:
             return None
         try:
@@ -611,9 +625,9 @@ class Follower:
     def _event(
         self,
         error: KafkaError,
-        place: tuple[str, int],
+        place: Partition,
         message: Message,
-        positions: dict[tuple[str, int], int],
+        positions: dict[Partition, int],
     ) -> None:
         """Something else than a record: the end of a partition, or trouble."""
         code = error.code()
@@ -627,17 +641,8 @@ class Follower:
             raise KafkaException(error)
         # Anything else the library tries again by itself, and the next look says what is wrong.
 
-    def _position(self, place: tuple[str, int]) -> int:
+    def _position(self, place: Partition) -> int:
         return self.status.places.get(place, Place()).position
-
-
-def _place_key(place: tuple[str, int]) -> bytes:
-    return _PLACES + f"{place[0]}/{place[1]}".encode()
-
-
-def _place_of(key: bytes) -> tuple[str, int]:
-    topic, _, partition = key[1:].decode().rpartition("/")
-    return topic, int(partition)
 
 
 def _now() -> int:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 
 from models.recording import partition_of
 from models.states import Checkpoint, history_key, user_key
+from models.store import StoreError
 from models.visitor import Visitor
 from serving import closed, vectors
 
 
 class Unreadable(Exception):
-    """A state of a version that this program does not read."""
+    """A user's records are of a version that this program does not read, or the store fails."""
 
 
 class States:
@@ -35,18 +36,18 @@ class States:
         """
         user = user_id.encode()
         get = self._get
-        value = get(user_key(user))
-        if value is None:
-            return None
-        # In this order: a session that leaves the first goes to the second, and from there, once it is in it, to the
-        # third. One may be met twice, but none is missed.
-        kept = get(closed.closed_key(user))
-        history = get(history_key(user))
         try:
+            value = get(user_key(user))
+            if value is None:
+                return None
+            # In this order: a session that leaves the first goes to the second, and from there, once it is in it, to
+            # the third. One may be met twice, but none is missed.
+            kept = get(closed.closed_key(user))
+            history = get(history_key(user))
             visitor = Visitor(value, history, kept)
             if visitor.known.bundle != bundle:
                 visitor.known.within(bundle, get(vectors.space(bundle) + user))
-        except ValueError as error:
+        except (ValueError, StoreError) as error:
             raise Unreadable(str(error)) from None
         return visitor
 

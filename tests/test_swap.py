@@ -36,10 +36,11 @@ from models.topics import Topics
 from models.visitor import Visitor
 from serving import cluster, follower, vectors, watch
 from serving.api import RankRequest, RankResponse
-from serving.follower import Follower, Standing, listing_key
+from serving.follower import Follower, listing_key
 from serving.health import Health
 from serving.metrics import Metrics
 from serving.ranking import Ranking
+from serving.standing import Standing
 from serving.states import States
 from serving.variants import parse
 from serving.watch import Watch
