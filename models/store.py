@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
     Cache,
     DbClosedError,
@@ -109,8 +110,9 @@ class Store:
     def reopen(self) -> None:
         """Open it again: after a write that failed the library takes no other. What was not logged is lost.
 
-        Raises StoreError while the disk has no room for what waits to be written; then it can still be read.
+        Raises StoreError while the disk has no room for what waits to be written. It can be read all the time.
         """
+        before = self._db
         try:
             waiting = sum(file.stat().st_size for file in self.path.glob("*.log"))
             with tempfile.TemporaryFile(dir=self.path) as probe:
@@ -119,7 +121,12 @@ class Store:
             pass  # somebody has deleted the folder: it is made again
         except OSError as error:
             raise StoreError(f"the store {self.path} can't be written: {error.strerror}") from None
-        self.close()
+        else:
+            # To be read meanwhile: after a write that failed, closing takes a second.
+            reading = AccessType.read_only(False)
+            with contextlib.suppress(Exception):
+                self._db = Rdict(str(self.path), options=self._options, access_type=reading)
+        self._close(before)
         self._open()
 
     def begin_anew(self) -> None:
@@ -194,9 +201,12 @@ class Store:
 
     def close(self) -> None:
         """Give the folder back, whatever has become of it. Iterators over it must have ended."""
+        self._close(self._db)
+
+    def _close(self, db: Rdict) -> None:
         try:
             with contextlib.suppress(DbClosedError):
-                self._db.close()
+                db.close()
         except Exception as error:
             log.warning("closing the store %s: %s", self.path, " ".join(str(error).split()))
 
@@ -206,8 +216,9 @@ def opened(path: Path) -> Store:
     try:
         return Store(path)
     except Damaged as error:
-        log.warning("%s; it is begun anew", error)
+        damage = str(error)
     destroy(path)
+    log.warning("%s; it is begun anew", damage)
     return Store(path)
 
 

@@ -221,8 +221,14 @@ class Follower:
         self.status.store = str(error)
 
     def _reopen(self) -> None:
-        """Open the store again where it could not be written. Raises StoreError while it can't be."""
-        if not self.status.store or self._store.damage:
+        """Open the store again where it could not be written. Raises StoreError while it can't be.
+
+        One that is damaged stays as it is until the brokers answer: there is nothing to be had in its place before.
+        """
+        if self._store.damage:
+            self.status.store = self._store.damage
+            return
+        if not self.status.store:
             return
         self._store.reopen()
         self._load()
