@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import resource
+import secrets
 import shutil
 import signal
 import time
@@ -13,17 +14,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from insession.processes import Process, insession
 from models import bundle
-from streams import broker
+from models.events import Click
+from models.recording import Record
+from models.topics import Topics
+from streams import topics
 from streams.broker import Broker
-from tests.conftest import kafka_home
-from tests.fleet import Kafka
+from streams.topics import Client
+from tests import path
 from tests.made import START, a_bundle
-from tests.test_follower import Worker, a_worker, user
+from tests.path import PARTITIONS, as_record, ends, expected, published, send, standing, wait_until_applied
+from tests.test_follower import Worker, a_worker
 from tests.test_store import in_the_middle, overwritten
 
 SECONDS = 30.0
@@ -217,3 +221,52 @@ def test_partitions_that_are_not_there_are_a_reason(worker: Worker, tmp_path: Pa
         running = Sidecar(process)
         running.until(lambda: "has the partitions 0 to 1, not 9" in str(running.ready()[1]["reasons"]))
         assert running.ready()[0] == 503
+
+
+@pytest.fixture
+def place(embedded: Broker) -> tuple[Client, Topics]:
+    client: Client = {"bootstrap.servers": embedded.bootstrap}
+    names = Topics(f"test-{secrets.token_hex(4)}-")
+    topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
+    return client, names
+
+
+def clicks(number: int, users: int = 2_000) -> list[Record]:
+    """One of each user."""
+    at = START + number * 1_000
+    return [
+        as_record(Click(event_id=f"{number}-{user}", user_id=f"u{user}", timestamp=at, listing_id="l1"))
+        for user in range(users)
+    ]
+
+
+def test_a_workers_damaged_store_is_filled_again_at_the_start_and_named_later(
+    place: tuple[Client, Topics], bundles: Path, tmp_path: Path
+) -> None:
+    sent = clicks(0)
+    state = tmp_path / "state"
+    with path.worker(place, bundles, state):
+        send(place, sent)
+        wait_until_applied(place, ends(sent, standing(place, sent)))
+    stores = {*(state / "worker").glob("partition-*")}
+    assert len(stores) == PARTITIONS
+    for store in stores:
+        in_the_middle(store)  # which the start does not come upon
+    with path.worker(place, bundles, state) as process:
+        more = clicks(1)
+        send(place, more)
+        assert process.popen.wait(30) == 2
+        said = process.log.read_text().strip().splitlines()[-1]
+        assert said.startswith("insession: the store ")
+        assert said.endswith("; delete that folder and start again: it is filled again from the topics")
+    named = Path(said.removeprefix("insession: the store ").partition(" is damaged: ")[0])
+    shutil.rmtree(named)
+    for store in stores - {named}:
+        overwritten("MANIFEST*")(store)
+    process.log.write_text("")
+    with path.worker(place, bundles, state) as process:
+        everything = [*sent, *more, *clicks(2)]
+        send(place, everything[len(sent) + len(more) :])
+        wait_until_applied(place, ends(everything, standing(place, everything)))
+        assert process.log.read_text().count(" is damaged: ") == 1
+    assert published(place) == expected(everything, standing(place, everything), bundles)
