@@ -47,7 +47,7 @@ OPERATIONS = (
         "Rank the caller's candidates for a visitor, by what they did in this visit",
         api.RankResponse,
         api.RankRequest,
-        problems=(400, 408, 409, 413, 422, *ELSEWHERE),
+        problems=(400, 408, 413, 422, *ELSEWHERE),
     ),
     Operation(
         "post",
@@ -55,7 +55,7 @@ OPERATIONS = (
         "Rank several lists, each for its visitor",
         api.BatchResponse,
         api.BatchRequest,
-        problems=(400, 408, 409, 413, 422),
+        problems=(400, 408, 413, 422),
         limit=MAX_BATCH_BODY,
     ),
     Operation(
@@ -64,7 +64,7 @@ OPERATIONS = (
         "Retrieve listings that go with a visitor's session, and rank them",
         api.RecommendResponse,
         api.RecommendRequest,
-        problems=(400, 408, 409, 413, 422, *ELSEWHERE),
+        problems=(400, 408, 413, 422, *ELSEWHERE),
     ),
     Operation(
         "get",

@@ -1,6 +1,6 @@
 """Errors as problem details (RFC 9457) that name the field; how a request's body becomes a struct or such a problem.
 
-400 is what is not as the schema says; 422 is what is, and contradicts itself; 409 contradicts what is there.
+400 is what is not as the schema says; 422 is what is, and contradicts itself or what is there.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ TYPES = {
     404: ("not-found", "There is no such thing"),
     405: ("method-not-allowed", "The method is not allowed here"),
     408: ("too-slow", "The request did not come in time"),
-    409: ("conflict", "The request contradicts what is there"),
     413: ("too-large", "The request is too large"),
     421: ("elsewhere", "Another sidecar has this user"),
-    422: ("contradictory", "The request contradicts itself"),
+    422: ("contradictory", "The request contradicts itself or what is there"),
     431: ("too-large", "The request's head is too large"),
     500: ("internal-error", "The sidecar failed"),
     503: ("unavailable", "This can't be done now"),

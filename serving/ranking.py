@@ -362,7 +362,7 @@ class Ranking:
     def _check_partition(self, partition: int | None) -> None:
         count = self.states.partitions
         if partition is not None and count and partition >= count:
-            raise Refused(409, f"clicks has the partitions 0 to {count - 1}", field="$.partition")
+            raise Refused(422, f"clicks has the partitions 0 to {count - 1}", field="$.partition")
 
     def _unreadable(self, user_id: str, error: Unreadable) -> api.Outcome:
         log.warning("the state of %s can't be read: %s", self._named(user_id), error)

@@ -68,19 +68,18 @@ def _closed(
         names, store.get_many([closed.closed_key(user) for user in names]), strict=True
     ):
         try:
-            # What is new comes first, so that it is counted whatever stands in the store.
-            history = _read(decode_history, histories.get(user), unreadable_history)
             kept = closed.decode(standing)
-            if user in users:
-                last = (*earlier.get(user, ()), users[user])
-                new = [_read(decode_embedding, value, unreadable) for value in last]
-                for old, after in pairwise([_read(decode_embedding, before[user]), *new]):
-                    kept = closed.left(kept, old.state if old else None, after.state if after else None)
-            if kept and user not in histories:
-                history = _read(decode_history, store.get(history_key(user)))
-            kept = closed.unnamed(kept, history)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            kept = ()  # of another version: a request for this user says so
+        except msgspec.MsgspecError:
+            kept = ()  # of another version
+        if user in users:
+            last = (*earlier.get(user, ()), users[user])
+            new = [_read(decode_embedding, value, unreadable) for value in last]
+            for old, after in pairwise([_read(decode_embedding, before[user]), *new]):
+                kept = closed.left(kept, old.state if old else None, after.state if after else None)
+        if user in histories:
+            kept = closed.unnamed(kept, _read(decode_history, histories[user], unreadable_history))
+        elif kept:
+            kept = closed.unnamed(kept, _read(decode_history, store.get(history_key(user))))
         value = closed.encode(kept)
         if value != standing:
             changes[closed.closed_key(user)] = value
@@ -90,9 +89,9 @@ def _closed(
 def _read(
     decode: Callable[[bytes], T], value: bytes | None, unreadable: Callable[[], object] = lambda: None
 ) -> T | None:
-    """The record, if there is one; where it can't be read, `unreadable` is called before that is raised."""
+    """The record; None where there is none, or, which is counted, it can't be read: a request for the user says so."""
     try:
         return decode(value) if value is not None else None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         unreadable()
-        raise
+        return None

@@ -25,7 +25,7 @@ from serving import cluster, follower
 from serving.follower import Follower, listing_key
 from serving.metrics import Metrics
 from serving.partitions import elsewhere
-from serving.states import States
+from serving.states import States, Unreadable
 from streams import broker, topics
 from streams.broker import Broker
 from tests.conftest import kafka_home
@@ -436,6 +436,26 @@ def test_a_record_of_which_no_vector_can_be_made_does_not_stop_the_others(
         topic = worker.names.user_embeddings
         assert now.metrics.unreadable.labels(topic)._value.get() == 1
         assert not now.follower.status.problem
+
+
+def test_users_records_that_cant_be_read_are_counted(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a")
+    with following(worker, tmp_path / "store") as now:
+        now.caught_up()
+        names = worker.names
+        worker.put(names.user_histories, "a", b'{"version": 9}')
+        worker.put(names.user_embeddings, "a", b"no JSON")
+        worker.put(names.user_embeddings, "b", b"no JSON")
+
+        def unreadable(topic: str) -> float:
+            return now.metrics.unreadable.labels(topic)._value.get()
+
+        now.until(lambda: unreadable(names.user_embeddings) == 2)
+        now.until(lambda: unreadable(names.user_histories) == 1)
+        with pytest.raises(Unreadable):
+            now.states.visitor("b", "")
+        worker.commit(0, 6, "c")
+        now.until(lambda: now.embedding("c"))
 
 
 def test_a_store_that_is_being_filled_stands_for_nothing(

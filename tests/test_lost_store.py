@@ -224,8 +224,8 @@ def test_partitions_that_are_not_there_are_a_reason(worker: Worker, tmp_path: Pa
 
 
 @pytest.fixture
-def place(embedded: Broker) -> tuple[Client, Topics]:
-    client: Client = {"bootstrap.servers": embedded.bootstrap}
+def place(kafka: Broker) -> tuple[Client, Topics]:
+    client: Client = {"bootstrap.servers": kafka.bootstrap}
     names = Topics(f"test-{secrets.token_hex(4)}-")
     topics.ensure(client, names, partitions=PARTITIONS, retention_ms=-1)
     return client, names
@@ -240,6 +240,7 @@ def clicks(number: int, users: int = 2_000) -> list[Record]:
     ]
 
 
+@pytest.mark.kafka
 def test_a_workers_damaged_store_is_filled_again_at_the_start_and_named_later(
     place: tuple[Client, Topics], bundles: Path, tmp_path: Path
 ) -> None:
