@@ -9,8 +9,7 @@ until it is full.
 The store may be lost: one that is damaged is thrown away once the topics can be read again, and one that can't be
 written, as where the disk is full, is answered from, and opened again when there is room.
 
-Users have a vector of each bundle that answers: the one in use, those of variants, and the next one before it is
-switched to. Records get theirs as they are read; what stood in the store before, between two polls, a slice at a time.
+Records get their vectors of the bundles that answer as they are read (serving.spaces does the rest).
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ import logging
 import threading
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -31,13 +29,13 @@ from confluent_kafka.admin import AdminClient
 
 from models.bundle import Bundle
 from models.errors import no_broker
-from models.listings import decode_record
 from models.states import Checkpoint, decode_checkpoint, history_key, user_key
 from models.store import Damaged, Store, StoreError, following
 from models.topics import CHECKPOINT_KEY, OLDEST, Topics
-from serving import standing, users, vectors
+from serving import standing, users
 from serving.cluster import SECONDS, Asking, Away, Client, Found, Silent, look
 from serving.metrics import Metrics
+from serving.spaces import SLICE_SECONDS, Spaces, listing_key
 from serving.standing import Partition, Place, Standing
 from serving.states import States
 
@@ -47,12 +45,6 @@ LOOK_SECONDS = 5.0
 AGAIN_SECONDS = 1.0
 """Before a cluster that does not answer is asked again."""
 POLL_SECONDS = 0.1
-SLICE_SECONDS = 0.002
-"""Of work between two polls, and the most the next poll waits while there is some: half of the time is the requests'."""
-SLICE = 50
-"""Users or listings that are looked at at once."""
-LEAVING_SECONDS = 15.0
-"""How long the vectors of the bundle before are kept: longer than a request may wait."""
 
 NOT_ASKED = "has not asked the brokers yet"
 
@@ -88,12 +80,6 @@ class _Again(Exception):
 
 
 Values = dict[bytes, bytes | None]
-_Offer = tuple[Bundle, Callable[[Bundle], object]]
-
-
-def listing_key(listing: bytes) -> bytes:
-    """The store's key of a record of `listings`."""
-    return b"l" + listing
 
 
 class Follower:
@@ -115,17 +101,6 @@ class Follower:
         Listings are announced to all of them in the follower's thread, and to the shadow's, which needs no vectors.
         """
         self.status = Status()
-        self.bundle = bundle
-        self._beside = tuple(bundles)
-        self._shadow = shadow
-        self._next: Bundle | None = None
-        """Is being brought up beside the one in use."""
-        self._offered: _Offer | None = None
-        self._taken: _Offer | None = None
-        """The one that `_next` is of."""
-        self._work: Iterator[None] | None = None
-        self._leaving: float | None = 0.0
-        """From when on nobody needs the vectors of other bundles; at the start there may be those of an earlier one."""
         # Silent: a broker that is away is told by `status`, not by a library on stderr.
         self._quiet: dict[str, Any] = {**client, "log_level": 0, "error_cb": self._heard}
         self._refusal = ""
@@ -140,6 +115,17 @@ class Follower:
         self._loop: AbstractEventLoop
         self._at_end: set[Partition] = set()
         self._standing: Standing | None = None
+        self.spaces = Spaces(
+            store,
+            metrics,
+            topics,
+            (bundle, *bundles),
+            shadow,
+            full=lambda: self._standing if not self._filling else None,
+            stands=self._stands,
+            post=self._post,
+            refused=self._refused,
+        )
         with contextlib.suppress(StoreError):  # it is found again, and said, once the thread runs
             self._load()
 
@@ -156,7 +142,7 @@ class Follower:
 
     def take(self, bundle: Bundle, switch: Callable[[Bundle], object]) -> None:
         """Bring up another bundle beside the one in use, then call `switch` with it in the loop. For any thread; a later one is taken in its place."""
-        self._offered = bundle, switch
+        self.spaces.take(bundle, switch)
 
     def _run(self) -> None:
         announced = False
@@ -164,8 +150,8 @@ class Follower:
             try:
                 self._reopen()
                 if not announced and not self._store.damage:
-                    for key, value in self._listings():
-                        self._listing(key, value)
+                    for key, value in self.spaces.listings():
+                        self.spaces.announce(key, value)
                     announced = True
                 self._attempt()
                 continue
@@ -205,7 +191,7 @@ class Follower:
             pause = left
             if not self.status.store:
                 try:
-                    pause = SLICE_SECONDS if self._some_work() else POLL_SECONDS
+                    pause = SLICE_SECONDS if self.spaces.work() else POLL_SECONDS
                 except StoreError as error:
                     self._spoilt(error)
                 except Exception:
@@ -244,9 +230,10 @@ class Follower:
         if status.seen is None:
             status.caught_up = status.warm = False
         status.store = ""
-        self._work = None
-        if self._offered is None:
-            self._offered = self._taken  # from its beginning
+        self.spaces.begin_again()
+
+    def _refused(self, why: str) -> None:
+        self.status.refused = why
 
     def _heard(self, error: KafkaError) -> None:
         """Whatever a broker refuses us for, the answer to a question is only that there was none in time."""
@@ -298,8 +285,8 @@ class Follower:
             self._store.begin_anew()
         else:
             self._store.write(standing.stands(None))
-            for key, _ in self._listings():
-                self._listing(key, None)
+            for key, _ in self.spaces.listings():
+                self.spaces.announce(key, None)
             self._store.drop(b"", b"\xff")
         self._load()
         self._metrics.resets.inc()
@@ -359,7 +346,7 @@ class Follower:
                 if self._store.damage:  # a request has come upon it
                     raise Damaged(self._store.damage)
                 # `consume` waits for a full batch or the whole timeout: poll for the first, then take what is there.
-                first = consumer.poll(SLICE_SECONDS if self._some_work() else POLL_SECONDS)
+                first = consumer.poll(SLICE_SECONDS if self.spaces.work() else POLL_SECONDS)
                 if first is not None:
                     self._apply([first, *consumer.consume(BATCH, 0)])
                 if asking is None and time.monotonic() >= next_look:
@@ -415,7 +402,7 @@ class Follower:
         """What to write so that the store stands for this; to `brought`, a bundle, every user's vector is brought now."""
         assert self._standing is not None
         # What is read from here on gets no vectors of other bundles.
-        kept = {bundle.name for bundle in self._bundles()} & {*self._standing.vectors, brought}
+        kept = {bundle.name for bundle in self.spaces.bundles} & {*self._standing.vectors, brought}
         self._standing = msgspec.structs.replace(
             self._standing, users=self.status.users, vectors=frozenset(kept), **changed
         )
@@ -497,126 +484,18 @@ class Follower:
                 states,
                 earlier,
                 histories,
-                self._bundles(),
+                self.spaces.bundles,
                 follows=self.status.caught_up,
-                unreadable=self._unreadable,
+                unreadable=self.spaces.unreadable,
                 unreadable_history=self._metrics.unreadable.labels(self._topics.user_histories).inc,
             )
             self.status.users += more
         for key, value in values[self._topics.listings].items():
-            self._listing(key, value)
+            self.spaces.announce(key, value)
             changes[listing_key(key)] = value
         for name, records in values.items():
             self._metrics.updates.labels(name).inc(len(records))
         return changes
-
-    def _some_work(self) -> bool:
-        """Do a slice of the work there is besides reading; whether there is more."""
-        if self._offered is not None:
-            self._taken, self._offered = self._offered, None
-            self._next, switch = self._taken
-            self._work = self._bring_up(self._next, switch)
-        elif self._leaving is not None and not self._filling and time.monotonic() > self._leaving:
-            self._leave()
-        elif self._work is None:
-            lacking = next(filter(self._lacks, self._bundles()), None)
-            self._work = self._vectors(lacking) if lacking is not None else None
-        if self._work is None:
-            return False
-        until = time.monotonic() + SLICE_SECONDS
-        while time.monotonic() < until:
-            try:
-                next(self._work)
-            except StopIteration:
-                self._work = None
-                return False
-            except Exception as error:
-                self._work = None
-                if self._next is None or isinstance(error, StoreError):
-                    raise
-                self._refuse(self._next)
-                return False
-        return True
-
-    def _refuse(self, new: Bundle) -> None:
-        """Go on without the bundle that can't be brought up. Called where that is handled."""
-        log.exception("the bundle %s can't be brought up, the old one stays", new.name)
-        self._metrics.refused.inc()
-        self.status.refused = f"the bundle {new.name} can't be brought up; see the log"
-        self._next = self._taken = None
-
-    def _listing(self, key: bytes, value: bytes | None) -> None:
-        try:
-            listing_id, listing = decode_record(key, value)
-            for bundle in self._bundles():
-                bundle.announce(listing_id, listing)
-            if self._shadow is not None:
-                self._shadow.announce(listing_id, listing)
-        except Exception as error:  # whatever it is: one record is not to stop the following
-            self._metrics.unreadable.labels(self._topics.listings).inc()
-            log.warning("%s: a listing that can't be read, %r: %s", self._topics.listings, key, error)
-
-    def _listings(self) -> Iterator[tuple[bytes, bytes]]:
-        """The keys and records of the listings in the store."""
-        for key, value in self._store.items(listing_key(b""), following(listing_key(b""))):
-            yield key[1:], value
-
-    def _bundles(self) -> list[Bundle]:
-        """Those that answer users, or are about to; a name may stand there twice."""
-        return [self.bundle, *self._beside, *([self._next] if self._next is not None else [])]
-
-    def _bring_up(self, new: Bundle, switch: Callable[[Bundle], object]) -> Iterator[None]:
-        """Announce to a new bundle what was announced before, give users vectors of it, and have it switched to."""
-        for some in self._slices(listing_key(b"")):
-            for key, value in some:
-                with contextlib.suppress(Exception):  # it was told of when it came
-                    new.announce(*decode_record(key[1:], value))
-            yield
-        if self._lacks(new):
-            yield from self._vectors(new)
-        self.bundle, self._next, self._taken = new, None, None
-        self._leaving = time.monotonic() + LEAVING_SECONDS
-        self._post(switch, new)
-
-    def _vectors(self, bundle: Bundle) -> Iterator[None]:
-        """Give every user whose record's vector is of another bundle one of this bundle."""
-        space, done = vectors.space(bundle.name), 0
-        for some in self._slices(user_key(b"")):
-            made = {space + key[1:]: vectors.read(bundle, value, self._unreadable) for key, value in some}
-            changes = {key: vector for key, vector in made.items() if vector is not None}
-            self._store.write(changes)
-            done += len(changes)
-            yield
-        log.info("%d users' vectors computed for the bundle %s", done, bundle.name)
-        self._metrics.recomputed.inc(done)
-        self._store.write(self._stands(brought=bundle.name))
-
-    def _slices(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
-        """All keys that begin with `prefix` and their values, some at a time, each as it stands then."""
-        after = prefix
-        while some := list(islice(self._store.items(after, following(prefix)), SLICE)):
-            yield some
-            after = some[-1][0] + b"\0"
-
-    def _lacks(self, bundle: Bundle) -> bool:
-        """Whether users may lack vectors of the bundle; not asked of a store that is being filled."""
-        standing = self._standing
-        return standing is not None and not self._filling and bundle.name not in standing.vectors
-
-    def _leave(self) -> None:
-        """Drop the vectors of bundles that do not answer any more."""
-        self._leaving = None
-        if self._standing is not None:
-            self._store.write(self._stands())
-        kept = sorted({vectors.space(bundle.name) for bundle in self._bundles()})
-        begin = vectors.PREFIX
-        for space in kept:
-            self._store.drop(begin, space)
-            begin = following(space)
-        self._store.drop(begin, following(vectors.PREFIX))
-
-    def _unreadable(self) -> None:
-        self._metrics.unreadable.labels(self._topics.user_embeddings).inc()
 
     def _checkpoint(self, place: Partition, value: bytes | None) -> Checkpoint | None:
         if value is None:

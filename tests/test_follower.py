@@ -22,9 +22,10 @@ from models.states import Checkpoint, history_key, user_key
 from models.store import Store
 from models.topics import CHECKPOINT_KEY, OLDEST, Topics
 from serving import cluster, follower
-from serving.follower import Follower, listing_key
+from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.partitions import elsewhere
+from serving.spaces import Spaces, listing_key
 from serving.states import States, Unreadable
 from streams import broker, topics
 from streams.broker import Broker
@@ -404,16 +405,16 @@ def test_what_fails_besides_following_does_not_end_it(
     worker.commit(0, 5, "a")
     failed: list[str] = []
 
-    def failing(name: str) -> Callable[[Follower], bool]:
-        def fail(_: Follower) -> bool:
+    def failing(name: str) -> Callable[[Spaces], bool]:
+        def fail(_: Spaces) -> bool:
             failed.append(name)
             raise RuntimeError(name)
 
         return fail
 
     with monkeypatch.context() as patch:
-        patch.setattr(Follower, "_some_work", failing("work"))
-        patch.setattr(Follower, "_listings", failing("listings"))
+        patch.setattr(Spaces, "work", failing("work"))
+        patch.setattr(Spaces, "listings", failing("listings"))
         with following(worker, tmp_path / "store") as now:
             now.until(lambda: {*failed} == {"work", "listings"} and len(failed) > 4)
             patch.undo()
