@@ -21,7 +21,8 @@ ranked: by the visitor's session, or by what they did in two weeks where none is
 of them. no-session: neither has anything to rank by. no-known-candidates: the bundle knows none of the listings.
 no-vector: nothing to retrieve by, as nothing the bundle knows was clicked, or the vector is of another bundle.
 deadline: it passed before `min_offset` was reached or the work was done. unreadable-state: the state is of a version
-this program does not read. failed: the model failed. held-out: the user's variant is the caller's own order.
+this program does not read, or damaged. failed: the model failed. held-out: the user's variant is the caller's own
+order.
 not-held: within a batch, the user's partition is another sidecar's. In all but the first the candidates come back in
 the caller's order.
 """
@@ -252,7 +253,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """Ready once all that stood on the topics when it started has been read; it stays so when a broker goes away."""
+    """Ready once all that stood on the topics when it started has been read, or was once, where no broker answers; it
+    stays so when a broker goes away."""
 
     ready: bool
     reasons: list[str]

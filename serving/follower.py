@@ -6,8 +6,10 @@ only: where their ids differ, where a position is not on its topic any more, or 
 missed, the store begins from nothing. Then it is filled without looking at what is in it, and stands for nothing
 until it is full.
 
-Users have a vector of each bundle that answers: the one in use, those of variants, and the next one before it is
-switched to. Records get theirs as they are read; what stood in the store before, between two polls, a slice at a time.
+The store may be lost: one that is damaged is thrown away once the topics can be read again, and one that can't be
+written, as where the disk is full, is answered from, and opened again when there is room.
+
+Records get their vectors of the bundles that answer as they are read (serving.spaces does the rest).
 """
 
 from __future__ import annotations
@@ -19,8 +21,7 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -28,14 +29,16 @@ from confluent_kafka.admin import AdminClient
 
 from models.bundle import Bundle
 from models.errors import no_broker
-from models.listings import decode_record
 from models.states import Checkpoint, decode_checkpoint, history_key, user_key
-from models.store import Store, following
+from models.store import Damaged, Store, StoreError, following
 from models.topics import CHECKPOINT_KEY, OLDEST, Topics
-from serving import closed, users, vectors
+from serving import standing, users
 from serving.cluster import SECONDS, Asking, Away, Client, Found, Silent, look
 from serving.metrics import Metrics
-from serving.states import States, Unreadable
+from serving.remembering import remember
+from serving.spaces import SLICE_SECONDS, Spaces, listing_key
+from serving.standing import Partition, Place, Standing
+from serving.states import States
 
 BATCH = 5_000
 LOOK_SECONDS = 5.0
@@ -43,44 +46,10 @@ LOOK_SECONDS = 5.0
 AGAIN_SECONDS = 1.0
 """Before a cluster that does not answer is asked again."""
 POLL_SECONDS = 0.1
-SLICE_SECONDS = 0.002
-"""Of work between two polls, and the most the next poll waits while there is some: half of the time is the requests'."""
-SLICE = 50
-"""Users or listings that are looked at at once."""
-LEAVING_SECONDS = 15.0
-"""How long the vectors of the bundle before are kept: longer than a request may wait."""
 
 NOT_ASKED = "has not asked the brokers yet"
 
-_STANDING = b"m"
-_PLACES = b"o"
 log = logging.getLogger("insession.follower")
-
-
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store stands for."""
-
-    cluster: str
-    topics: dict[str, str]
-    """The topics' ids, by name."""
-    seen: int = 0
-    """When everything on the topics was last known to be read, ms; 0 before the first time."""
-    partitions: int
-    """How many `user-embeddings` has,"""
-    held: list[int] | None
-    """and which of them are in the store; None: all."""
-    users: int = 0
-    vectors: frozenset[str] = frozenset()
-    """The bundles in whose spaces every user is known to have a vector."""
-    version: Literal[3] = 3
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How far a partition of a topic stands in the store."""
-
-    position: int = 0
-    checkpoint: Checkpoint | None = None
-    """On `user-embeddings`: what of `clicks` is in it."""
 
 
 @dataclass(slots=True)
@@ -89,14 +58,18 @@ class Status:
 
     caught_up: bool = False
     """All that stood on the topics at the start has been read."""
+    warm: bool = False
+    """The brokers do not answer, and what is in the store was once all there was: it is answered from."""
     problem: str = NOT_ASKED
     """Why nothing can be followed now; empty where it can."""
+    store: str = ""
+    """What is wrong with the store; empty where nothing is."""
     refused: str = ""
     """Why the bundle that is current is not the one in use; empty where it is."""
     behind: int | None = None
     seen: int | None = None
     users: int = 0
-    places: dict[tuple[str, int], Place] = field(default_factory=dict)
+    places: dict[Partition, Place] = field(default_factory=dict)
 
 
 class _FromNothing(Exception):
@@ -108,15 +81,6 @@ class _Again(Exception):
 
 
 Values = dict[bytes, bytes | None]
-_Offer = tuple[Bundle, Callable[[Bundle], object]]
-
-_standings = msgspec.json.Decoder(Standing)
-_places = msgspec.json.Decoder(Place)
-
-
-def listing_key(listing: bytes) -> bytes:
-    """The store's key of a record of `listings`."""
-    return b"l" + listing
 
 
 class Follower:
@@ -138,17 +102,6 @@ class Follower:
         Listings are announced to all of them in the follower's thread, and to the shadow's, which needs no vectors.
         """
         self.status = Status()
-        self.bundle = bundle
-        self._beside = tuple(bundles)
-        self._shadow = shadow
-        self._next: Bundle | None = None
-        """Is being brought up beside the one in use."""
-        self._offered: _Offer | None = None
-        self._taken: _Offer | None = None
-        """The one that `_next` is of."""
-        self._work: Iterator[None] | None = None
-        self._leaving: float | None = 0.0
-        """From when on nobody needs the vectors of other bundles; at the start there may be those of an earlier one."""
         # Silent: a broker that is away is told by `status`, not by a library on stderr.
         self._quiet: dict[str, Any] = {**client, "log_level": 0, "error_cb": self._heard}
         self._refusal = ""
@@ -161,23 +114,24 @@ class Follower:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._loop: AbstractEventLoop
-        self._at_end: set[tuple[str, int]] = set()
+        self._at_end: set[Partition] = set()
+        self._standing: Standing | None = None
+        self.spaces = Spaces(
+            store,
+            metrics,
+            topics,
+            (bundle, *bundles),
+            shadow,
+            full=lambda: self._standing if not self._filling else None,
+            stands=self._stands,
+            post=self._post,
+            refused=self._refused,
+            idle=self._idle,
+        )
         self._remembered = ""
-        """The bundle with whose vectors all users were brought to mind, as far as there is room,"""
-        self._changed: set[bytes] | None = None
-        """and, while that goes on, the users whose records have changed since."""
-        standing = store.get(_STANDING)
-        try:
-            self._standing = _standings.decode(standing) if standing else None
-            self.status.places = {
-                _place_of(key): _places.decode(value)
-                for key, value in store.items(_PLACES, following(_PLACES))
-            }
-        except msgspec.MsgspecError:  # of another version: begin from nothing
-            self._standing, self.status.places = None, {}
-        if self._standing is not None:
-            self.status.seen = self._standing.seen or None
-            self.status.users = self._standing.users
+        """The bundle with whose vectors users were brought to mind."""
+        with contextlib.suppress(StoreError):  # it is found again, and said, once the thread runs
+            self._load()
 
     def start(self, loop: AbstractEventLoop) -> None:
         """Begin, with what the store has; `states` is only ever changed in `loop`."""
@@ -192,27 +146,30 @@ class Follower:
 
     def take(self, bundle: Bundle, switch: Callable[[Bundle], object]) -> None:
         """Bring up another bundle beside the one in use, then call `switch` with it in the loop. For any thread; a later one is taken in its place."""
-        self._offered = bundle, switch
+        self.spaces.take(bundle, switch)
 
     def _run(self) -> None:
         announced = False
         while not self._stopping.is_set():
             try:
-                if not announced:
-                    for key, value in self._listings():
-                        self._listing(key, value)
+                self._reopen()
+                if not announced and not self._store.damage:
+                    for key, value in self.spaces.listings():
+                        self.spaces.announce(key, value)
                     announced = True
                 self._attempt()
-            except Away as error:
-                self._trouble(error)
-                self._wait()
+                continue
             except _Again:
                 continue
-            except Exception:
+            except Away as error:
+                self._trouble(error)
+            except StoreError as error:
+                self._spoilt(error)
+            except Exception as error:
                 # Nobody restarts this thread, and the sidecar should answer from what it has: try again, slowly.
                 log.exception("following failed")
-                self._trouble(Away("following failed; see the log"))
-                self._wait()
+                self._trouble(Away(f"{type(error).__name__}: {error}; see the log"))
+            self._wait()
 
     def _attempt(self) -> None:
         """Look at the topics and follow them until told to stop, or until the store is to begin from nothing."""
@@ -221,23 +178,66 @@ class Follower:
             found = look(admin, self._topics, self._states.held)
         finally:
             admin.poll(0)
+        reason = ""
         try:
             self._check(found)
             self._follow(admin, found)
         except _FromNothing as error:
-            log.warning("the states are begun from nothing: %s", error)
+            reason = str(error)
+        if reason:  # only here: an error holds on to what the store must not have open
+            log.warning("the states are begun from nothing: %s", reason)
             self._clear()
 
     def _wait(self) -> None:
         """Let some time pass before the next attempt; there may be work meanwhile."""
         until = time.monotonic() + AGAIN_SECONDS
         while (left := until - time.monotonic()) > 0 and not self._stopping.is_set():
-            try:
-                pause = SLICE_SECONDS if self._some_work() else POLL_SECONDS
-            except Exception:
-                log.exception("the work besides following failed")
-                pause = left
+            pause = left
+            if not self.status.store:
+                try:
+                    pause = SLICE_SECONDS if self.spaces.work() else POLL_SECONDS
+                except StoreError as error:
+                    self._spoilt(error)
+                except Exception:
+                    log.exception("the work besides following failed")
             self._stopping.wait(min(left, pause))
+
+    def _spoilt(self, error: StoreError) -> None:
+        """Say what is wrong with the store; the next attempt is to mend it."""
+        if not self.status.store and not isinstance(
+            error, Damaged
+        ):  # of which it is said when it is thrown away
+            log.warning("%s; answering from what there is", error)
+        self.status.store = str(error)
+
+    def _reopen(self) -> None:
+        """Open the store again where it could not be written. Raises StoreError while it can't be.
+
+        One that is damaged stays as it is until the brokers answer: there is nothing to be had in its place before.
+        """
+        if self._store.damage:
+            self.status.store = self._store.damage
+            return
+        if not self.status.store:
+            return
+        self._store.reopen()
+        self._load()
+        self._show()
+        log.info("the store %s can be written again", self._store.path)
+
+    def _load(self) -> None:
+        """Go on from what the store stands for: what was read since, and not written, is read again."""
+        status = self.status
+        self._standing, status.places = standing.read(self._store)
+        status.seen = (self._standing.seen or None) if self._standing is not None else None
+        status.users = self._standing.users if self._standing is not None else 0
+        if status.seen is None:
+            status.caught_up = status.warm = False
+        status.store = ""
+        self.spaces.begin_again()
+
+    def _refused(self, why: str) -> None:
+        self.status.refused = why
 
     def _heard(self, error: KafkaError) -> None:
         """Whatever a broker refuses us for, the answer to a question is only that there was none in time."""
@@ -251,9 +251,14 @@ class Follower:
         if self.status.problem in ("", NOT_ASKED):
             log.warning("can't follow the topics: %s", problem)
         self.status.problem = f"can't follow the topics: {problem}"
+        stands = self._standing
+        if silent and stands is not None and stands.seen and stands.held == self._held():
+            self.status.warm = True
 
     def _check(self, found: Found) -> None:
         """Raise _FromNothing unless the store's positions mean something on these topics."""
+        if self._store.damage:
+            raise _FromNothing(self._store.damage)
         standing = self._standing
         if standing is None:
             if next(self._store.items(b"", b"\xff"), None) is not None:
@@ -279,17 +284,17 @@ class Follower:
 
     def _clear(self) -> None:
         """Empty the store. Its positions go first: a store without them is cleared again."""
-        self._store.write({_STANDING: None})
-        for key, _ in self._listings():
-            self._listing(key, None)
-        self._store.drop(b"", b"\xff")
-        self._standing, self.status.places = None, {}
-        self.status.caught_up, self.status.seen, self.status.users = False, None, 0
-        self._work = None
-        if self._offered is None:
-            self._offered = self._taken  # from its beginning
+        self.status.caught_up = self.status.warm = False
+        if self._store.damage:
+            self._store.begin_anew()
+        else:
+            self._store.write(standing.stands(None))
+            for key, _ in self.spaces.listings():
+                self.spaces.announce(key, None)
+            self._store.drop(b"", b"\xff")
+        self._load()
         self._metrics.resets.inc()
-        self._remembered, self._changed = "", None
+        self._remembered = ""
         self._post(self._states.memory.clear)
         self._show()
 
@@ -341,11 +346,13 @@ class Follower:
                 raise Silent(error.args[0].str()) from None
             consumer.assign([TopicPartition(*place, places[place].position) for place in found.places])
             asking: Asking | None = Asking(admin, found, _now())
-            ends: dict[tuple[str, int], int] = {}
+            ends: dict[Partition, int] = {}
             asked, next_look = 0, 0.0
             while not self._stopping.is_set():
+                if self._store.damage:  # a request has come upon it
+                    raise Damaged(self._store.damage)
                 # `consume` waits for a full batch or the whole timeout: poll for the first, then take what is there.
-                first = consumer.poll(SLICE_SECONDS if self._some_work() else POLL_SECONDS)
+                first = consumer.poll(SLICE_SECONDS if self.spaces.work() else POLL_SECONDS)
                 if first is not None:
                     self._apply([first, *consumer.consume(BATCH, 0)])
                 if asking is None and time.monotonic() >= next_look:
@@ -362,7 +369,7 @@ class Follower:
         finally:
             consumer.close()
 
-    def _looked(self, asking: Asking) -> dict[tuple[str, int], int]:
+    def _looked(self, asking: Asking) -> dict[Partition, int]:
         """The topics' ends, as just asked; none where the cluster did not answer."""
         try:
             same, ends = asking.same(), asking.ends()
@@ -376,7 +383,7 @@ class Follower:
         self.status.problem = ""
         return ends
 
-    def _compare(self, ends: dict[tuple[str, int], int], asked: int, found: Found) -> int:
+    def _compare(self, ends: dict[Partition, int], asked: int, found: Found) -> int:
         """Compare the positions with where the topics ended when they were `asked`; 0 once that is passed."""
         status = self.status
         left = {place: max(0, end - status.places[place].position) for place, end in ends.items()}
@@ -401,18 +408,17 @@ class Follower:
         """What to write so that the store stands for this; to `brought`, a bundle, every user's vector is brought now."""
         assert self._standing is not None
         # What is read from here on gets no vectors of other bundles.
-        kept = {bundle.name for bundle in self._bundles()} & {*self._standing.vectors, brought}
+        kept = {bundle.name for bundle in self.spaces.bundles} & {*self._standing.vectors, brought}
         self._standing = msgspec.structs.replace(
             self._standing, users=self.status.users, vectors=frozenset(kept), **changed
         )
-        return {_STANDING: msgspec.json.encode(self._standing)}
+        return standing.stands(self._standing)
 
     def _filled(self) -> None:
         """The store is full: let it stand for something."""
         self._store.flush()
         self.status.users = self._store.count(user_key(b""), following(user_key(b"")))
-        places = {_place_key(place): msgspec.json.encode(at) for place, at in self.status.places.items()}
-        self._store.write(places | self._stands())
+        self._store.write(standing.placed(self.status.places) | self._stands())
         self._filling = False
 
     def _apply(self, messages: list[Message]) -> None:
@@ -423,8 +429,8 @@ class Follower:
             self._topics.listings: {},
         }
         earlier: dict[bytes, list[bytes | None]] = {}
-        positions: dict[tuple[str, int], int] = {}
-        checkpoints: dict[tuple[str, int], bytes] = {}
+        positions: dict[Partition, int] = {}
+        checkpoints: dict[Partition, bytes] = {}
         oldest: list[object] = []
         embeddings, filling, at_end = self._topics.user_embeddings, self._filling, self._at_end
         for message in messages:
@@ -458,19 +464,24 @@ class Follower:
             checkpoint = self._checkpoint(place, checkpoints.get(place)) or places[place].checkpoint
             places[place] = Place(position=position, checkpoint=checkpoint)
         if not self._filling:
-            changes |= {_place_key(place): msgspec.json.encode(places[place]) for place in positions}
+            changes |= standing.placed({place: places[place] for place in positions})
             changes |= self._stands()
         self._store.write(changes, logged=not self._filling)
         applied = {place[1]: at for place in checkpoints if (at := places[place].checkpoint) is not None}
         changed = {**values[embeddings], **values[self._topics.user_histories]}
-        if self._changed is not None:
-            self._changed |= changed.keys()
         if applied or changed:
             self._post(self._states.advance, applied, changed)
         now = time.time() * 1000
         for timestamp in oldest:
             if isinstance(timestamp, bytes) and timestamp.isdigit():
                 self._metrics.freshness.observe(max(0.0, now - int(timestamp)) / 1000)
+
+    def _idle(self, bundle: Bundle) -> Iterator[None] | None:
+        """What there is to do where there is nothing else."""
+        if not self.status.caught_up or self._remembered == bundle.name:
+            return None
+        self._remembered = bundle.name
+        return remember(self._store, self._states, bundle.name)
 
     def _changes(
         self, values: dict[str, Values], earlier: dict[bytes, list[bytes | None]]
@@ -487,151 +498,20 @@ class Follower:
                 states,
                 earlier,
                 histories,
-                self._bundles(),
+                self.spaces.bundles,
                 follows=self.status.caught_up,
-                unreadable=self._unreadable,
+                unreadable=self.spaces.unreadable,
+                unreadable_history=self._metrics.unreadable.labels(self._topics.user_histories).inc,
             )
             self.status.users += more
         for key, value in values[self._topics.listings].items():
-            self._listing(key, value)
+            self.spaces.announce(key, value)
             changes[listing_key(key)] = value
         for name, records in values.items():
             self._metrics.updates.labels(name).inc(len(records))
         return changes
 
-    def _remember(self, bundle: Bundle) -> Iterator[None]:
-        """Have all users in memory before they are asked for, as far as there is room."""
-        self._remembered = bundle.name
-        since = self._changed = set()
-        states, get = self._states, self._store.get
-        histories = self._store.items(history_key(b""), following(history_key(b"")))
-        named, history = next(histories, (b"", None))
-        for key, value in self._store.items(user_key(b""), following(user_key(b""))):
-            user = key[1:]
-            while history is not None and named < history_key(user):
-                named, history = next(histories, (b"", None))
-            if states.memory.full:
-                break
-            if user not in since:  # of others the iterators have what is not so any more
-                own = history if named == history_key(user) else None
-                with contextlib.suppress(Unreadable):
-                    states.remember(user, bundle.name, value, own, get(closed.closed_key(user)))
-            yield
-        self._changed = None
-        log.info("in memory: %d users, %d MB", len(states.memory), states.memory.size >> 20)
-
-    def _some_work(self) -> bool:
-        """Do a slice of the work there is besides reading; whether there is more."""
-        if self._offered is not None:
-            self._taken, self._offered = self._offered, None
-            self._next, switch = self._taken
-            self._work = self._bring_up(self._next, switch)
-        elif self._leaving is not None and not self._filling and time.monotonic() > self._leaving:
-            self._leave()
-        elif self._work is None:
-            lacking = next(filter(self._lacks, self._bundles()), None)
-            if lacking is not None:
-                self._work = self._vectors(lacking)
-            elif self.status.caught_up and self._remembered != self.bundle.name:
-                self._work = self._remember(self.bundle)
-        if self._work is None:
-            return False
-        until = time.monotonic() + SLICE_SECONDS
-        while time.monotonic() < until:
-            try:
-                next(self._work)
-            except StopIteration:
-                self._work = None
-                return False
-            except Exception:
-                self._work = None
-                if self._next is None:
-                    raise
-                self._refuse(self._next)
-                return False
-        return True
-
-    def _refuse(self, new: Bundle) -> None:
-        """Go on without the bundle that can't be brought up. Called where that is handled."""
-        log.exception("the bundle %s can't be brought up, the old one stays", new.name)
-        self._metrics.refused.inc()
-        self.status.refused = f"the bundle {new.name} can't be brought up; see the log"
-        self._next = self._taken = None
-
-    def _listing(self, key: bytes, value: bytes | None) -> None:
-        try:
-            listing_id, listing = decode_record(key, value)
-            for bundle in self._bundles():
-                bundle.announce(listing_id, listing)
-            if self._shadow is not None:
-                self._shadow.announce(listing_id, listing)
-        except Exception as error:  # whatever it is: one record is not to stop the following
-            self._metrics.unreadable.labels(self._topics.listings).inc()
-            log.warning("%s: a listing that can't be read, %r: %s", self._topics.listings, key, error)
-
-    def _listings(self) -> Iterator[tuple[bytes, bytes]]:
-        """The keys and records of the listings in the store."""
-        for key, value in self._store.items(listing_key(b""), following(listing_key(b""))):
-            yield key[1:], value
-
-    def _bundles(self) -> list[Bundle]:
-        """Those that answer users, or are about to; a name may stand there twice."""
-        return [self.bundle, *self._beside, *([self._next] if self._next is not None else [])]
-
-    def _bring_up(self, new: Bundle, switch: Callable[[Bundle], object]) -> Iterator[None]:
-        """Announce to a new bundle what was announced before, give users vectors of it, and have it switched to."""
-        for some in self._slices(listing_key(b"")):
-            for key, value in some:
-                with contextlib.suppress(Exception):  # it was told of when it came
-                    new.announce(*decode_record(key[1:], value))
-            yield
-        if self._lacks(new):
-            yield from self._vectors(new)
-        self.bundle, self._next, self._taken = new, None, None
-        self._leaving = time.monotonic() + LEAVING_SECONDS
-        self._post(switch, new)
-
-    def _vectors(self, bundle: Bundle) -> Iterator[None]:
-        """Give every user whose record's vector is of another bundle one of this bundle."""
-        space, done = vectors.space(bundle.name), 0
-        for some in self._slices(user_key(b"")):
-            made = {space + key[1:]: vectors.read(bundle, value, self._unreadable) for key, value in some}
-            changes = {key: vector for key, vector in made.items() if vector is not None}
-            self._store.write(changes)
-            done += len(changes)
-            yield
-        log.info("%d users' vectors computed for the bundle %s", done, bundle.name)
-        self._metrics.recomputed.inc(done)
-        self._store.write(self._stands(brought=bundle.name))
-
-    def _slices(self, prefix: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
-        """All keys that begin with `prefix` and their values, some at a time, each as it stands then."""
-        after = prefix
-        while some := list(islice(self._store.items(after, following(prefix)), SLICE)):
-            yield some
-            after = some[-1][0] + b"\0"
-
-    def _lacks(self, bundle: Bundle) -> bool:
-        """Whether users may lack vectors of the bundle; not asked of a store that is being filled."""
-        standing = self._standing
-        return standing is not None and not self._filling and bundle.name not in standing.vectors
-
-    def _leave(self) -> None:
-        """Drop the vectors of bundles that do not answer any more."""
-        self._leaving = None
-        if self._standing is not None:
-            self._store.write(self._stands())
-        kept = sorted({vectors.space(bundle.name) for bundle in self._bundles()})
-        begin = vectors.PREFIX
-        for space in kept:
-            self._store.drop(begin, space)
-            begin = following(space)
-        self._store.drop(begin, following(vectors.PREFIX))
-
-    def _unreadable(self) -> None:
-        self._metrics.unreadable.labels(self._topics.user_embeddings).inc()
-
-    def _checkpoint(self, place: tuple[str, int], value: bytes | None) -> Checkpoint | None:
+    def _checkpoint(self, place: Partition, value: bytes | None) -> Checkpoint | None:
         if value is None:
             return None
         try:
@@ -644,9 +524,9 @@ class Follower:
     def _event(
         self,
         error: KafkaError,
-        place: tuple[str, int],
+        place: Partition,
         message: Message,
-        positions: dict[tuple[str, int], int],
+        positions: dict[Partition, int],
     ) -> None:
         """Something else than a record: the end of a partition, or trouble."""
         code = error.code()
@@ -660,17 +540,8 @@ class Follower:
             raise KafkaException(error)
         # Anything else the library tries again by itself, and the next look says what is wrong.
 
-    def _position(self, place: tuple[str, int]) -> int:
+    def _position(self, place: Partition) -> int:
         return self.status.places.get(place, Place()).position
-
-
-def _place_key(place: tuple[str, int]) -> bytes:
-    return _PLACES + f"{place[0]}/{place[1]}".encode()
-
-
-def _place_of(key: bytes) -> tuple[str, int]:
-    topic, _, partition = key[1:].decode().rpartition("/")
-    return topic, int(partition)
 
 
 def _now() -> int:

@@ -23,11 +23,14 @@ class Health:
         """Whether requests should be sent here, and why not. `now` is the clock, ms."""
         status = self.status
         reasons, notes = [], []
-        if not status.caught_up:
+        if not (status.caught_up or status.warm):
             behind = f"{status.behind} offsets behind" if status.behind is not None else "reading the topics"
             reasons.append(status.problem or f"not caught up yet: {behind}")
         elif status.problem:
-            notes.append(status.problem)
+            age = f"; the states are {(now - status.seen) // 1000:,} s old" if status.seen is not None else ""
+            notes.append(f"{status.problem}{age}")
+        if status.store:
+            notes.append(status.store)
         if status.refused:
             notes.append(status.refused)
         return api.Readiness(

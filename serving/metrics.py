@@ -44,7 +44,10 @@ class Metrics:
             "insession_updates_total", "Keys that records of a topic changed", ("topic",), registry=registry
         )
         self.unreadable = Counter(
-            "insession_unreadable_total", "Records that could not be read", ("topic",), registry=registry
+            "insession_unreadable_total",
+            "Records that could not be read; of users, once caught up",
+            ("topic",),
+            registry=registry,
         )
         self.resets = Counter(
             "insession_resets_total", "Times the states were begun from nothing", registry=registry
@@ -69,7 +72,7 @@ class Metrics:
             buckets=FRESHNESS,
             registry=registry,
         )
-        self.ready = Gauge("insession_ready", "1 once caught up", registry=registry)
+        self.ready = Gauge("insession_ready", "1 where it is ready", registry=registry)
         self._recall = Gauge(
             "insession_index_recall",
             "Of the 100 listings nearest to a vector, the share that the index was measured to find when it was built: over all listings, and in the worst of the large markets and them",

@@ -25,14 +25,20 @@ Serve = Callable[[int, Sequence[socket.socket], Callable[[], None]], None]
 """Serves until told to end, given its number from 1, the sockets, and what to call once it answers. Can be pickled."""
 
 GRACE_SECONDS = DRAIN_SECONDS + 5.0
+MAX_PORT = 65_535
 
 
 def run(count: int, host: str, port: int, serve: Serve) -> None:
     """Serve with so many processes until told to end. Prints where, once all answer; `port` 0 is a free one.
 
     None is started again: where one ends, all do, a line says so, and the exit code is 1, or 2 where the process has
-    said itself what is wrong. UserError where a port is taken.
+    said itself what is wrong. UserError where a port is taken, or there are not enough.
     """
+    if port and port + count > MAX_PORT:
+        raise UserError(
+            f"--port {port}: {count} processes need the {count} ports after it too, and {MAX_PORT} is the last; "
+            f"give at most {MAX_PORT - count}"
+        )
     shared = listen(host, port)
     own = [listen(host, port + at if port else 0) for at in range(1, count + 1)]
     places = [address(one) for one in (shared, *own)]

@@ -20,7 +20,7 @@ from models import bundle as bundles
 from models.bundle import Bundle
 from models.current import Current
 from models.errors import UserError
-from models.store import Store
+from models.store import opened
 from models.topics import Topics
 from serving import app, demo
 from serving.cluster import Client
@@ -87,7 +87,7 @@ def run(
         tried(one)
     gc.freeze()  # what is loaded now stays: collections need not look at it again
     listening = list(sockets) if sockets is not None else [listen(host, port)]
-    with contextlib.closing(Store(state)) as store:
+    with contextlib.closing(opened(state)) as store:
         metrics = Metrics(loaded.name, loaded.manifest.index)
         shadowing = Shadow(beside, shadow_share, metrics) if beside is not None else None
         ranking = Ranking(

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 from models.recording import partition_of
 from models.states import Checkpoint, history_key, user_key
+from models.store import StoreError
 from models.visitor import Visitor
 from serving import closed, vectors
 from serving.memory import Memory
 
 
 class Unreadable(Exception):
-    """A state of a version that this program does not read."""
+    """A user's records are of a version that this program does not read, or the store fails."""
 
 
 class States:
@@ -47,13 +48,16 @@ class States:
             if visitor.known.bundle == bundle:
                 return visitor
         get = self._get
-        value = get(user_key(user))
-        if value is None:
-            return None
-        # In this order: a session that leaves the first goes to the second, and from there, once it is in it, to the
-        # third. One may be met twice, but none is missed.
-        kept = get(closed.closed_key(user))
-        history = get(history_key(user))
+        try:
+            value = get(user_key(user))
+            if value is None:
+                return None
+            # In this order: a session that leaves the first goes to the second, and from there, once it is in it, to
+            # the third. One may be met twice, but none is missed.
+            kept = get(closed.closed_key(user))
+            history = get(history_key(user))
+        except StoreError as error:
+            raise Unreadable(str(error)) from None
         return self.remember(user, bundle, value, history, kept)
 
     def remember(
@@ -65,7 +69,7 @@ class States:
             if visitor.known.bundle != bundle:
                 visitor.known.within(bundle, self._get(vectors.space(bundle) + user))
             packed = visitor.packed
-        except ValueError as error:
+        except (ValueError, StoreError) as error:
             raise Unreadable(str(error)) from None
         if packed is not None:
             self.memory.put(user, packed)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import msgspec
 
 from models.bundle import Bundle
-from models.sessions import State
 from models.states import decode_embedding, decode_history, history_key, user_key
 from models.store import Store
 from serving import closed, vectors
 
+T = TypeVar("T")
 Changes = dict[bytes, bytes | None]
 
 
@@ -25,13 +26,15 @@ def changed(
     *,
     follows: bool,
     unreadable: Callable[[], object] = lambda: None,
+    unreadable_history: Callable[[], object] = lambda: None,
 ) -> tuple[Changes, int]:
     """What to write, and how many users more there are then.
 
     `users` are each user's last record of `user-embeddings`, behind the `earlier` ones where several came, `histories`
     the last of `user-histories`.
     Vectors are made in the spaces of `bundles`; sessions that close are kept where this `follows` what is new.
-    `unreadable` is called for each vector that can't be made.
+    `unreadable` is called for each vector that can't be made and, as `unreadable_history`, for records that can't be
+    read: these are looked at only where this `follows`.
     """
     stored = store.get_many([user_key(user) for user in users])
     before = dict(zip(users, stored, strict=True))
@@ -46,7 +49,7 @@ def changed(
             if vector is not None or value is None or b'"forgotten"' in value:
                 changes[vectors.space(bundle.name) + user] = vector
     if follows:
-        changes |= _closed(store, users, earlier, histories, before)
+        changes |= _closed(store, users, earlier, histories, before, unreadable, unreadable_history)
     return changes, more
 
 
@@ -56,6 +59,8 @@ def _closed(
     earlier: Mapping[bytes, Sequence[bytes | None]],
     histories: Mapping[bytes, bytes | None],
     before: Mapping[bytes, bytes | None],
+    unreadable: Callable[[], object],
+    unreadable_history: Callable[[], object],
 ) -> Changes:
     names = [*users, *(user for user in histories if user not in users)]
     changes: Changes = {}
@@ -64,20 +69,29 @@ def _closed(
     ):
         try:
             kept = closed.decode(standing)
-            if user in users:
-                values = (before[user], *earlier.get(user, ()), users[user])
-                for old, new in pairwise(map(_state, values)):
-                    kept = closed.left(kept, old, new)
-            if kept:
-                past = histories[user] if user in histories else store.get(history_key(user))
-                kept = closed.unnamed(kept, decode_history(past) if past is not None else None)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            kept = ()  # of another version: a request for this user says so
+        except msgspec.MsgspecError:
+            kept = ()  # of another version
+        if user in users:
+            last = (*earlier.get(user, ()), users[user])
+            new = [_read(decode_embedding, value, unreadable) for value in last]
+            for old, after in pairwise([_read(decode_embedding, before[user]), *new]):
+                kept = closed.left(kept, old.state if old else None, after.state if after else None)
+        if user in histories:
+            kept = closed.unnamed(kept, _read(decode_history, histories[user], unreadable_history))
+        elif kept:
+            kept = closed.unnamed(kept, _read(decode_history, store.get(history_key(user))))
         value = closed.encode(kept)
         if value != standing:
             changes[closed.closed_key(user)] = value
     return changes
 
 
-def _state(value: bytes | None) -> State | None:
-    return decode_embedding(value).state if value is not None else None
+def _read(
+    decode: Callable[[bytes], T], value: bytes | None, unreadable: Callable[[], object] = lambda: None
+) -> T | None:
+    """The record; None where there is none, or, which is counted, it can't be read: a request for the user says so."""
+    try:
+        return decode(value) if value is not None else None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        unreadable()
+        return None

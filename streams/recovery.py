@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Message, Producer
 
 from models.errors import UserError
 from models.states import Checkpoint, decode_checkpoint, decode_embedding, history_key, timers, user_key
-from models.store import Store, destroy
+from models.store import Damaged, Store, destroy, opened
 from models.topics import CHECKPOINT_KEY, DAY_MS, Topics
 from streams.producing import send
 from streams.reader import SECONDS, OutOfRange, Reader, reader
@@ -22,6 +23,8 @@ from streams.topics import Client, Found
 TIMERS = 2_000
 """Users whose timers are made in one write."""
 AFRESH = "start it once with --afresh to begin again from the oldest click that is there"
+
+log = logging.getLogger("insession.recovery")
 
 
 class CantContinue(UserError):
@@ -81,14 +84,16 @@ def _now(clock: Callable[[], float]) -> int:
 
 
 def _continue(place: Place, reader: Reader, clock: Callable[[], float]) -> tuple[Store, Standing]:
-    store = Store(place.folder)
+    store = opened(place.folder)
     try:
-        standing = _standing(place, store)
-        caught_up = _catch_up(place, reader, store, standing, clock) if standing is not None else None
+        try:
+            standing = _standing(place, store)
+            caught_up = _catch_up(place, reader, store, standing, clock) if standing is not None else None
+        except Damaged as error:
+            log.warning("%s; it is filled again from the topics", error)
+            caught_up = None
         if caught_up is None:
-            store.close()
-            destroy(place.folder)
-            store = Store(place.folder)
+            store.begin_anew()
             caught_up = _from_nothing(place, reader, store, clock)
         return store, msgspec.structs.replace(caught_up, checkpoint=_checkpoint(place, reader, caught_up))
     except BaseException:

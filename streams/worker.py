@@ -27,7 +27,7 @@ from faust.types import TP
 
 from models import events
 from models.errors import UserError
-from models.store import destroy
+from models.store import Damaged, StoreError, destroy
 from models.topics import Topics
 from streams.catalogue import Catalogue
 from streams.consumer import FETCH_BYTES, App, Records
@@ -176,7 +176,8 @@ class Worker:
             )
             for folder in self.state.glob("partition-*"):
                 if folder.name.removeprefix("partition-") not in map(str, assigned):
-                    destroy(folder)
+                    with contextlib.suppress(StoreError):  # it is not a store of ours
+                        destroy(folder)
             started = time.monotonic()
             pipelines = {number: self._pipeline(number) for number in assigned}
             self._starting = list(pipelines.values())
@@ -323,6 +324,8 @@ def fail(error: BaseException) -> None:
         message = f"{'no broker answers in time' if silent else 'Kafka'}: {error.args[0].str()}"
     elif isinstance(error, OffsetOutOfRangeError):
         message = f"clicks that come next are not there any more: {error}"
+    elif isinstance(error, Damaged):
+        message = f"{error}; delete that folder and start again: it is filled again from the topics"
     elif isinstance(error, UserError):
         message = str(error)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -725,8 +726,14 @@ def test_readiness_gives_its_reasons(made: Served, client: Client) -> None:
     made.status.problem = "can't follow the topics at x:1: away"
     answer = client.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json()["notes"] == [made.status.problem]
-    made.status.caught_up = False
+    [note] = answer.json()["notes"]
+    assert re.fullmatch(rf"{re.escape(made.status.problem)}; the states are [\d,]+ s old", note)
+    made.status.store = "the store x can't be used: full"
+    assert client.get("/readyz").json()["notes"] == [note, made.status.store]
+    made.status.store = ""
+    made.status.caught_up, made.status.warm = False, True
+    assert client.get("/readyz").json()["notes"] == [note]
+    made.status.warm = False
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["reasons"] == [made.status.problem]

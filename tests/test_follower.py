@@ -22,10 +22,11 @@ from models.states import Checkpoint, history_key, user_key
 from models.store import Store
 from models.topics import CHECKPOINT_KEY, OLDEST, Topics
 from serving import cluster, follower
-from serving.follower import Follower, listing_key
+from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.partitions import elsewhere
-from serving.states import States
+from serving.spaces import Spaces, listing_key
+from serving.states import States, Unreadable
 from streams import broker, topics
 from streams.broker import Broker
 from tests.conftest import kafka_home
@@ -404,16 +405,16 @@ def test_what_fails_besides_following_does_not_end_it(
     worker.commit(0, 5, "a")
     failed: list[str] = []
 
-    def failing(name: str) -> Callable[[Follower], bool]:
-        def fail(_: Follower) -> bool:
+    def failing(name: str) -> Callable[[Spaces], bool]:
+        def fail(_: Spaces) -> bool:
             failed.append(name)
             raise RuntimeError(name)
 
         return fail
 
     with monkeypatch.context() as patch:
-        patch.setattr(Follower, "_some_work", failing("work"))
-        patch.setattr(Follower, "_listings", failing("listings"))
+        patch.setattr(Spaces, "work", failing("work"))
+        patch.setattr(Spaces, "listings", failing("listings"))
         with following(worker, tmp_path / "store") as now:
             now.until(lambda: {*failed} == {"work", "listings"} and len(failed) > 4)
             patch.undo()
@@ -436,6 +437,26 @@ def test_a_record_of_which_no_vector_can_be_made_does_not_stop_the_others(
         topic = worker.names.user_embeddings
         assert now.metrics.unreadable.labels(topic)._value.get() == 1
         assert not now.follower.status.problem
+
+
+def test_users_records_that_cant_be_read_are_counted(worker: Worker, tmp_path: Path) -> None:
+    worker.commit(0, 5, "a")
+    with following(worker, tmp_path / "store") as now:
+        now.caught_up()
+        names = worker.names
+        worker.put(names.user_histories, "a", b'{"version": 9}')
+        worker.put(names.user_embeddings, "a", b"no JSON")
+        worker.put(names.user_embeddings, "b", b"no JSON")
+
+        def unreadable(topic: str) -> float:
+            return now.metrics.unreadable.labels(topic)._value.get()
+
+        now.until(lambda: unreadable(names.user_embeddings) == 2)
+        now.until(lambda: unreadable(names.user_histories) == 1)
+        with pytest.raises(Unreadable):
+            now.states.visitor("b", "")
+        worker.commit(0, 6, "c")
+        now.until(lambda: now.embedding("c"))
 
 
 def test_a_store_that_is_being_filled_stands_for_nothing(

@@ -156,3 +156,19 @@ def test_what_is_wrong_is_said_once_each_and_the_code_is_2(bundles: Path, tmp_pa
     assert done.returncode == 2
     assert re.match(r"insession: process [12]: no bundle: ", done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_ports_that_are_not_enough_are_one_line(bundles: Path, tmp_path: Path) -> None:
+    flags = ["--bootstrap", "127.0.0.1:1", "--bundle", str(bundles), "--state", str(tmp_path / "state")]
+    done = subprocess.run(
+        [*COMMAND, "serve", *flags, "--processes", "2", "--port", "65534"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "insession: --port 65534: 2 processes need the 2 ports after it too, and 65535 is the last; "
+        "give at most 65533\n"
+    )

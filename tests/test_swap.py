@@ -34,12 +34,14 @@ from models.states import user_key
 from models.store import Store
 from models.topics import Topics
 from models.visitor import Visitor
-from serving import cluster, follower, vectors, watch
+from serving import cluster, spaces, vectors, watch
 from serving.api import RankRequest, RankResponse
-from serving.follower import Follower, Standing, listing_key
+from serving.follower import Follower
 from serving.health import Health
 from serving.metrics import Metrics
 from serving.ranking import Ranking
+from serving.spaces import listing_key
+from serving.standing import Standing
 from serving.states import States
 from serving.variants import parse
 from serving.watch import Watch
@@ -172,7 +174,7 @@ def test_listings_announced_before_are_announced_to_the_new_bundle(folder: Path)
 
 
 def test_the_old_bundle_and_its_vectors_are_given_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "LEAVING_SECONDS", 0.05)
+    monkeypatch.setattr(spaces, "LEAVING_SECONDS", 0.05)
     with serving(folder) as made:
         last = weakref.ref(made.ranking.bundle)
         for seed in range(1, 4):
@@ -288,7 +290,7 @@ def test_a_bundle_that_cannot_be_brought_up_is_told_of_and_the_next_one_is_taken
         health = Health(made.follower.status, made.ranking, made.metrics)
         assert any("can't be brought up" in note for note in health.readiness(0).notes)
         assert made.metrics.refused._value.get() == 1
-        assert made.follower._bundles() == [old]
+        assert made.follower.spaces.bundles == [old]
         assert made.ranking.bundle is old
         bundles.write(folder, another(2))
         made.watch.look()
@@ -305,14 +307,14 @@ def test_a_bundle_that_is_taken_back_at_once_is_not_switched_to(folder: Path) ->
         link.unlink()
         link.symlink_to(old)
         made.watch.look()
-        made.until(lambda: made.follower._work is None and made.follower._offered is None)
+        made.until(lambda: made.follower.spaces._work is None and made.follower.spaces._offered is None)
         assert made.ranking.bundle.name == old
 
 
 def test_a_variants_bundle_has_everybodys_vectors_and_keeps_them(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "LEAVING_SECONDS", 0.05)
+    monkeypatch.setattr(spaces, "LEAVING_SECONDS", 0.05)
     variants = [kept(folder / "variants", another(1, 16)), kept(folder / "variants", another(2))]
     with serving(folder, beside=variants) as made:
         made.until(lambda: made.recomputed == 2 * len(NAMES))
@@ -324,7 +326,7 @@ def test_a_variants_bundle_has_everybodys_vectors_and_keeps_them(
         made.until(lambda: made.ranking.bundle is not old)
         new = made.ranking.bundle
         left = {vectors.space(bundle.name) for bundle in (new, *variants)}
-        made.until(lambda: made.follower._leaving is None and made.spaces() == left)
+        made.until(lambda: made.follower.spaces._leaving is None and made.spaces() == left)
         for variant in variants:
             assert made.record(NAMES[7], variant.name).vector == variant.encode(SESSION)
         # A variant's bundle that comes into use has its vectors already.
@@ -351,11 +353,11 @@ def test_a_warm_start_makes_no_vector_of_a_variants_bundle_again(folder: Path) -
     with serving(folder, beside=[variant]) as made:
         made.until(lambda: made.recomputed == len(NAMES))
     with serving(folder, beside=[variant]) as made:
-        made.until(lambda: made.follower._leaving is None)
+        made.until(lambda: made.follower.spaces._leaving is None)
         assert made.record(NAMES[3], variant.name).vector == variant.encode(SESSION)
     assert made.recomputed == 0
-    assert not made.follower._lacks(variant)
-    assert not made.follower._lacks(made.follower.bundle)
+    assert not made.follower.spaces.lacks(variant)
+    assert not made.follower.spaces.lacks(made.follower.spaces.bundle)
 
 
 def test_listings_announced_before_the_start_are_announced_to_a_variants_bundle(folder: Path) -> None:
