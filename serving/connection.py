@@ -7,6 +7,7 @@ A look at all of them once a second does the latter, so that a request pays for 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -38,6 +39,24 @@ Direct = Callable[[bytes, Headers], Parts | None]
 _HEAD = STATUS_LINE[200] + b"content-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
 
 
+_UPGRADE = re.compile(rb"\r\nupgrade(?=:)", re.IGNORECASE)
+
+
+class _Refusal(Exception):
+    """The request is refused already: nothing more of it is read."""
+
+
+def _not_upgraded(data: bytes) -> bytes:
+    """The data without a wish for another protocol in its head.
+
+    Whoever does not know that protocol is to answer as if it were not there (RFC 9110, 7.8), as Java's client and curl's
+    `--http2` rely on; but the parser takes what follows for that protocol's, the body too.
+    """
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    return _UPGRADE.sub(b"\r\nX-Upgrade", head) + data[len(head) :]
+
+
 class Connection(HttpToolsProtocol):
     """Reads requests and hands them to the application.
 
@@ -61,12 +80,15 @@ class Connection(HttpToolsProtocol):
         """When the request began to come; 0 while none is on its way."""
         self._unfetched = 0.0
         """Since when a part of an answer waits to be fetched; 0 where none does."""
-        self._size = 0
+        self._size = self._chunk = 0
         self._in_head = True
         self._answering: RequestResponseCycle | None = None
 
     def data_received(self, data: bytes) -> None:
         self._size += len(data)
+        self._chunk = len(data)
+        if (self._in_head or not self._since) and (b"pgrade:" in data or b"PGRADE:" in data):
+            data = _not_upgraded(data)
         super().data_received(data)
         if len(self.pipeline) > MAX_PIPELINED:
             self._refuse(Refused(413, f"more than {MAX_PIPELINED} requests wait on one connection"))
@@ -86,9 +108,14 @@ class Connection(HttpToolsProtocol):
         self._begun = self._in_head = True
 
     def on_headers_complete(self) -> None:
+        if self._size + self._chunk > MAX_HEAD:  # or less, as some of it may be the body's
+            head = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if head > MAX_HEAD:
+                self._refuse(Refused(431, f"the request line and headers have more than {MAX_HEAD} bytes"))
+                raise _Refusal
         self._in_head = False
         direct = self._directs.get(self.url)
-        if direct is not None and self._plain():
+        if direct is not None and self._announced() <= MAX_DIRECT and self._plain():
             self._direct = direct
         else:
             self._hand_over()
@@ -111,6 +138,13 @@ class Connection(HttpToolsProtocol):
                 return
             self._hand_over()
         super().on_message_complete()
+
+    def _announced(self) -> int:
+        """How many bytes the body is said to have; 0 where that is not said."""
+        for name, value in self.headers:
+            if name == b"content-length":
+                return int(value)
+        return 0
 
     def _plain(self) -> bool:
         """Whether the request can be answered at once: nothing is before it, and nothing special about it."""

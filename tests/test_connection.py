@@ -286,3 +286,71 @@ def test_rubbish_behind_a_request_does_not_cost_it_its_answer(port: int) -> None
 def _no_error_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE"])
+def test_another_protocol_that_is_wished_for_is_not_taken_and_the_request_answered(
+    port: int, name: bytes
+) -> None:
+    body = b'{"user_id":"u","candidates":[{"listing_id":"l1"}]}'
+    wish = b"Connection: Upgrade, HTTP2-Settings\r\n" + name + b": h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    with connect(port) as client:
+        for _ in range(2):
+            client.sendall(HEAD + wish + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            said = client.recv(1 << 16)
+            assert said.startswith(b"HTTP/1.1 200"), said
+            assert b'"outcome":"' in said
+
+
+def test_a_body_may_speak_of_an_upgrade(port: int) -> None:
+    body = b'{"user_id":"Upgrade:","candidates":[{"listing_id":"\\r\\nUpgrade: l1"}]}'
+    with connect(port) as client:
+        client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        said = client.recv(1 << 16)
+        assert said.startswith(b"HTTP/1.1 200")
+        assert b"Upgrade: l1" in said
+
+
+@pytest.mark.parametrize("size", [66_000, 100_000])
+def test_a_head_that_comes_at_once_has_a_limit_too(port: int, size: int) -> None:
+    with connect(port) as client:
+        client.sendall(HEAD + b"X-Long: " + b"x" * size + b"\r\nContent-Length: 2\r\n\r\n{}")
+        assert is_problem(received(client), 431)
+    assert answers(port)
+
+
+def test_the_short_way_and_the_long_way_take_turns_on_one_connection(port: int) -> None:
+    """Plain requests are answered without the application, others by it; both in order, in whatever pieces they come."""
+    plain = b'{"user_id":"u","candidates":[{"listing_id":"l1"},{"listing_id":"l2"}]}'
+    pinned = b'{"user_id":"u","candidates":[{"listing_id":"l1"},{"listing_id":"l2","pin":1}]}'
+    wrong = b'{"user_id":"u","candidates":[{"listing_id":""}]}'
+    wanted = [(plain, 200), (pinned, 200), (plain, 200), (wrong, 400), (plain, 200)] * 3
+    sent = b"".join(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body for body, _ in wanted)
+    for piece in (len(sent), 700, 37):
+        client = connect(port)
+        for at in range(0, len(sent), piece):
+            client.sendall(sent[at : at + piece])
+        reader = client.makefile("rb")
+        for body, status in wanted:
+            head = reader.readline()
+            assert head.split()[1] == b"%d" % status, (piece, body, head)
+            length = 0
+            while (line := reader.readline()) not in (b"\r\n", b""):
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            said = json.loads(reader.read(length))
+            if status == 200:
+                listings = [one["listing_id"] for one in said["results"]]
+                assert listings == (["l2", "l1"] if body is pinned else ["l1", "l2"])
+        reader.close()
+        client.close()
+    assert answers(port)
+
+
+def test_a_plain_request_closes_where_it_says_so(port: int) -> None:
+    body = b'{"user_id":"u","candidates":[{"listing_id":"l1"}]}'
+    with connect(port) as client:
+        client.sendall(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        said = received(client)
+    assert said.startswith(b"HTTP/1.1 200")
+    assert b"connection: close\r\n" in said
