@@ -69,7 +69,7 @@ class Memory:
     @property
     def full(self) -> bool:
         """Another user would likely push others out."""
-        return self.size > 0.9 * self._room * SHARDS
+        return self.size >= 0.95 * self._room * SHARDS
 
     def __len__(self) -> int:
         return sum(map(len, self._shards))

@@ -45,6 +45,7 @@ def catalogue(folder: Path) -> Catalogue:
         listings=listings.collect(known),
         vectors=unit(LISTINGS, DIMENSIONS),
         ranker=ranker.ranker,
+        types=ranker.types,
         training=Training(source="embeddings", data="marketplace", ranker="learned"),
     )
     bundle.write(folder / "bundles", made)

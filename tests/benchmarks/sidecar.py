@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from insession.processes import Process, insession
+from insession.progress import Progress
 from insession.sidecar import Sidecar
 from models.topics import Topics
 from serving.api import RankResponse
@@ -122,6 +123,7 @@ def filled(folder: Path, made: Catalogue, now: int) -> Iterator[tuple[Process, s
             sidecar = Sidecar(url)
             sidecar.wait_until_ready()
             sidecar.close()
+            remembered(url, users.USERS)
             yield process, url, client, names
 
 
@@ -135,6 +137,19 @@ def bare_asgi(length: int) -> Iterator[str]:
         yield bare.stdout.readline().decode().strip()
     finally:
         end(bare)
+
+
+def remembered(url: str, users: int) -> None:
+    """Waits until the sidecar has all users in memory, or as many as there is room for."""
+    before, found = -1.0, 0.0
+    with Progress("in memory", users, "users") as progress:
+        while before < found < users or not found:
+            time.sleep(2)
+            with urllib.request.urlopen(f"{url}/metrics") as answer:
+                told = re.search(r"^insession_users_in_memory (\S+)", answer.read().decode(), re.M)
+            assert told is not None
+            before, found = found, float(told[1])
+            progress.update(round(found))
 
 
 def length(url: str, asked: Lists) -> int:

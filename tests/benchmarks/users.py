@@ -20,7 +20,7 @@ from models.sessions import Action, Kept, Kind, Left, Session, Shown, State, Use
 from models.states import Checkpoint, history_key, user_key
 from models.store import Store
 from models.topics import Topics
-from serving.follower import _STANDING, Place, Standing, _place_key
+from serving.standing import Place, Standing, placed, stands
 from streams import topics
 from streams.topics import Client, cluster_id
 from tests.benchmarks.catalogue import Catalogue
@@ -114,9 +114,9 @@ def fill(
             users=users,
             vectors=frozenset((bundle,)),
         )
-        store.write({_STANDING: msgspec.json.encode(standing)})
+        store.write(stands(standing))
         checkpoint = Checkpoint(next_offset=0, watermark=now, cluster=cluster, topics=ids)
         for number in range(partitions):
             place = (names.user_embeddings, number)
-            store.write({_place_key(place): msgspec.json.encode(Place(checkpoint=checkpoint))})
+            store.write(placed({place: Place(checkpoint=checkpoint)}))
         store.flush()
