@@ -179,15 +179,20 @@ class Similar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where it was ranked for a visitor."""
 
 
-class SimilarResponse(msgspec.Struct, frozen=True, kw_only=True):
+class SimilarResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Near listings, nearest first, or as ranked for the visitor who is named; none where the listing has no vector."""
 
     listing_id: str
     bundle: str
     outcome: Outcome | Literal["nearest"]
-    """nearest: no visitor was named."""
+    """nearest: no visitor was named. Where one was, the rest says of the ranking what `RankResponse` does."""
     results: list[Similar]
     took_ms: float
+    rank_id: str | None = None
+    variant: str | None = None
+    propensity: float | None = None
+    state: UserState | None = None
+    stale: bool = False
 
 
 class Partitions(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,6 +53,8 @@ def _not_upgraded(data: bytes) -> bytes:
     `--http2` rely on; but the parser takes what follows for that protocol's, the body too.
     """
     end = data.find(b"\r\n\r\n")
+    if data.find(b"pgrade:", 0, end) < 0 and data.find(b"PGRADE:", 0, end) < 0:
+        return data
     head = data if end < 0 else data[:end]
     return _UPGRADE.sub(b"\r\nX-Upgrade", head) + data[len(head) :]
 
@@ -87,7 +89,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._size += len(data)
         self._chunk = len(data)
-        if (self._in_head or not self._since) and (b"pgrade:" in data or b"PGRADE:" in data):
+        if self._in_head or not self._since:
             data = _not_upgraded(data)
         super().data_received(data)
         if len(self.pipeline) > MAX_PIPELINED:

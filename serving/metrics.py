@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from models.index import Measured
 
@@ -13,19 +19,41 @@ BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.
 FRESHNESS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0)
 
 
+class _Times:
+    """Of one route and outcome: how many in each bucket, the last of which has no end, and all together."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.sum = 0.0
+
+
+class _Requests(Collector):
+    """The library's own histogram is a tenth of what a small request costs: it is for any thread, bucket by bucket."""
+
+    def __init__(self) -> None:
+        self.times: dict[tuple[str, str], _Times] = {}
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily(
+            "insession_request_seconds",
+            "Time from reading a request to its answer, waiting for min_offset included",
+            labels=("route", "outcome"),
+        )
+        names = [*map(floatToGoString, BUCKETS), "+Inf"]
+        for labels, times in self.times.items():
+            family.add_metric(labels, list(zip(names, accumulate(times.counts), strict=True)), times.sum)
+        yield family
+
+
 class Metrics:
     """The sidecar's metrics, in a registry of their own."""
 
     def __init__(self, bundle: str, index: Measured | None = None) -> None:
         self.registry = registry = CollectorRegistry()
-        self._requests = Histogram(
-            "insession_request_seconds",
-            "Time from reading a request to its answer, waiting for min_offset included",
-            ("route", "outcome"),
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        self._children: dict[tuple[str, str], Histogram] = {}
+        self._requests = _Requests()
+        registry.register(self._requests)
         self.outcomes = Counter(
             "insession_outcomes_total",
             "What became of the requests within batches",
@@ -100,11 +128,12 @@ class Metrics:
         self._recall.labels("worst").set(index.worst_recall_at_100 if index else math.nan)
 
     def observe(self, route: str, outcome: str, seconds: float) -> None:
-        """Count an answer and its time."""
-        child = self._children.get((route, outcome))
-        if child is None:
-            child = self._children[route, outcome] = self._requests.labels(route, outcome)
-        child.observe(seconds)
+        """Count an answer and its time; in the event loop alone."""
+        times = self._requests.times.get((route, outcome))
+        if times is None:
+            times = self._requests.times[route, outcome] = _Times()
+        times.counts[bisect_left(BUCKETS, seconds)] += 1
+        times.sum += seconds
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""

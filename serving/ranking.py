@@ -251,7 +251,9 @@ class Ranking:
         """The listings nearest to a listing; where a visitor is named, ranked for them as far as they are known."""
         user_id = request.user_id
         outcome: api.Outcome | None = None
-        bundle, visitor = self.bundle, None
+        bundle, visitor, variant = self.bundle, None, None
+        if user_id is None and request.exclude_seen:
+            raise Refused(400, "whose? this goes with user_id", field="exclude_seen")
         if user_id is not None:
             variant = self.variants.of(user_id)
             bundle = self.bundle_for(variant)
@@ -296,6 +298,11 @@ class Ranking:
             outcome=outcome or "nearest",
             results=results,
             took_ms=_since(begun),
+            rank_id=self._new_id() if variant else None,
+            variant=variant.name if variant else None,
+            propensity=variant.share if variant else None,
+            state=described.state(visitor, now),
+            stale=self._stale(visitor, bundle),
         )
 
     def partitions(self) -> api.Partitions:

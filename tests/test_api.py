@@ -609,6 +609,11 @@ def test_similar_listings_are_ranked_for_a_visitor(made: Served, client: Client)
     scores = [result["score"] for result in answer["results"]]
     assert scores == sorted(scores, reverse=True)
     assert {"l7", "l9"} < {result["listing_id"] for result in answer["results"]}
+    assert re.fullmatch("[0-9a-f]{16}", answer["rank_id"])
+    assert (answer["variant"], answer["propensity"]) == ("default", 1.0)
+    assert answer["state"]["offset"] == USER.offset
+    assert "rank_id" not in client.get(url).json()
+    assert problem(client.get(url, params={"exclude_seen": "true"}), 400)["field"] == "exclude_seen"
     unseen = client.get(url, params={"k": 60, "user_id": "u", "exclude_seen": "true"}).json()
     assert not {"l5", "l7", "l9"} & {result["listing_id"] for result in unseen["results"]}
     stranger = client.get(url, params={"k": 5, "user_id": "nobody"}).json()
@@ -759,3 +764,26 @@ def test_metrics_tell_what_the_index_was_measured_to_find(client: Client) -> Non
     text = Metrics("b", measured).text().decode()
     assert 'insession_index_recall{of="all"} 0.98' in text
     assert 'insession_index_recall{of="worst"} 0.96' in text
+
+
+def test_times_stand_in_buckets_that_add_up() -> None:
+    metrics = Metrics("b")
+    for seconds in (0.0001, 0.0002, 0.0003, 0.5, 20.0):
+        metrics.observe("rank", "ranked", seconds)
+    metrics.observe("users", "answered", 0.004)
+    lines = metrics.text().decode().splitlines()
+    name, labels = "insession_request_seconds", 'outcome="ranked",route="rank"'
+    counts = {
+        bound: f'{name}_bucket{{le="{bound}",{labels}}} {count}'
+        for bound, count in (
+            ("0.0002", "2.0"),
+            ("0.0005", "3.0"),
+            ("0.2", "3.0"),
+            ("0.5", "4.0"),
+            ("+Inf", "5.0"),
+        )
+    }
+    assert set(counts.values()) <= set(lines)
+    assert f"{name}_count{{{labels}}} 5.0" in lines
+    [total] = [line for line in lines if line.startswith(f"{name}_sum{{{labels}}}")]
+    assert float(total.split()[-1]) == pytest.approx(20.5006)

@@ -135,12 +135,11 @@ class Recommendation(Answer, frozen=True, kw_only=True):
     results: list[Recommended] = []
 
 
-class SimilarListings(msgspec.Struct, frozen=True, kw_only=True):
+class SimilarListings(Answer, frozen=True, kw_only=True):
     """Near listings; `outcome` is the sidecar's, "unknown-listing" where the bundle has none such, or "away"."""
 
     listing_id: str
     outcome: str = "nearest"
-    bundle: str | None = None
     results: list[Similar] = []
 
 
