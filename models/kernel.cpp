@@ -167,8 +167,16 @@ void taste(const Visitor &visitor, const int64_t since, const Table &table, cons
     }
 }
 
+// The type of a user who has acted so often, in two weeks, on listings of which so many have a price range, those ranges
+// together being `in_range`.
+std::string user_type(const long actions, const long in_range, const long priced, const bool booked) {
+    const int often = actions < 3 ? 0 : actions < 10 ? 1 : 2;
+    const long range = priced ? long(std::nearbyint(double(in_range) / double(priced))) : -1;
+    return std::to_string(often) + '/' + std::to_string(range) + (booked ? "/1" : "/0");
+}
+
 Profile profile(const Visitor &visitor, const int64_t timestamp, const int64_t gap, const int64_t history,
-                const Table &table, const py::list &ranges, const bool similar, const bool own) {
+                const Table &table, const py::list &ranges, const py::dict &types, const bool similar, const bool own) {
     Profile out;
     const py::ssize_t size = table.size();
     const Visit *const session = visitor.open(timestamp, gap);
@@ -187,6 +195,11 @@ Profile profile(const Visitor &visitor, const int64_t timestamp, const int64_t g
     if (known) out.log_price = sum / double(known);
     std::vector<double> sums;
     if (similar) taste(visitor, timestamp - history, table, ranges, sums, out);
+    if (out.actions && !types.empty()) {
+        const py::str name(user_type(out.actions, out.in_range, out.priced, out.booked));
+        if (PyObject *const found = PyDict_GetItem(types.ptr(), name.ptr()))
+            out.type_similarities = py::reinterpret_borrow<Floats>(found);
+    }
     const bool whole = similar && own && session && visitor.vector;
     if (whole) {
         if (py::ssize_t(visitor.vector->size()) != size) throw py::value_error("a vector of another space");
@@ -515,16 +528,12 @@ PYBIND11_MODULE(_kernel, module) {
     py::class_<Profile>(module, "Profile")
         .def_readonly("queries", &Profile::queries)
         .def_readonly("columns", &Profile::columns)
-        .def_readwrite("type_similarities", &Profile::type_similarities)
+        .def_readonly("type_similarities", &Profile::type_similarities)
         .def_readonly("acted", &Profile::acted)
         .def_readonly("counts", &Profile::counts)
         .def_readonly("inside", &Profile::inside)
         .def_readonly("shown", &Profile::shown)
         .def_readonly("log_price", &Profile::log_price)
-        .def_readonly("actions", &Profile::actions)
-        .def_readonly("in_range", &Profile::in_range)
-        .def_readonly("priced", &Profile::priced)
-        .def_readonly("booked", &Profile::booked)
         .def_readonly("open", &Profile::open)
         .def_property_readonly("empty", [](const Profile &self) {
             return self.columns.empty() && self.acted.empty() && !self.type_similarities.size();
@@ -542,6 +551,7 @@ PYBIND11_MODULE(_kernel, module) {
             deeds.append(py::make_tuple(string(deed.kind), string(deed.listing), deed.timestamp, string(deed.market)));
         return deeds;
     });
+    module.def("user_type", &user_type);
     module.def("profile", &profile);
     module.def("features", &features);
     module.def("contributions", &contributions);

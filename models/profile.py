@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from models import _kernel
 from models._kernel import Profile
 from models.listings import Listings
 from models.sessions import WINDOWS, Windows
 from models.space import Space
-from models.types import Types, user_type
+from models.types import Types
 from models.visitor import Visitor
 
 __all__ = ["Profile", "profile"]
@@ -41,21 +39,16 @@ def profile(
       each; `inside`: the newest of these actions was in a search's results;
     - `shown`: the rows of what the session's last search showed first;
     - `log_price`: log2 of the geometric mean price of what was acted on in the session; NaN where none is known;
-    - `actions`, `in_range`, `priced`, `booked`: how many of the deeds were no skips, the sum of their listings' price
-      ranges and how many have one, and whether one was a booking: the user's type;
     - `open`: a session is; `empty`: nothing is known that could rank anything.
     """
-    made = _kernel.profile(
+    return _kernel.profile(
         visitor.known,
         timestamp,
         windows.gap,
         windows.history,
         space.table,
         listings.ranges,
+        types.similarities,
         similar,
         own,
     )
-    if made.actions and types.users:
-        mean = made.in_range / made.priced if made.priced else math.nan
-        made.type_similarities = types.similarities(user_type(made.actions, mean, made.booked))
-    return made

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models import _kernel
 from models.events import Version
 from models.listings import NOTHING, Listing, Listings
 
@@ -42,10 +43,9 @@ def listing_type(kind: str | None, price_range: int) -> str:
     return f"{kind or ''}/{price_range}"
 
 
-def user_type(actions: int, price_range: float, booked: bool) -> str:
-    """The type of a user who has acted so often, in two weeks, on listings of this mean price range (NaN: unknown)."""
-    often = 0 if actions < 3 else 1 if actions < 10 else 2
-    return f"{often}/{NOTHING if price_range != price_range else round(price_range)}/{int(booked)}"
+user_type = _kernel.user_type
+"""The type of a user who has acted so often, in two weeks, on listings of which so many have a price range: how often, the
+ranges' mean, and whether anything was booked. Takes `actions`, the sum of the ranges, `priced` and `booked`."""
 
 
 class Types:
@@ -57,7 +57,8 @@ class Types:
         """By listing type."""
         self.users = {name: np.array(vector, np.float32) for name, vector in saved.users.items()}
         self._listings = np.array(list(saved.listings.values()) or np.empty((0, 0)), np.float32)
-        self._similarities = {name: self._listings @ vector for name, vector in self.users.items()}
+        self.similarities = {name: self._listings @ vector for name, vector in self.users.items()}
+        """How similar each user type is to each listing type, float32 [T], by user type."""
 
     def code(self, listing: Listing, listings: Listings) -> int:
         """The type of a listing, in a market of `listings`."""
@@ -71,16 +72,11 @@ class Types:
         pairs = zip(kinds, listings.ranges, strict=True)
         return np.fromiter((get(listing_type(*pair), NOTHING) for pair in pairs), np.int32, len(listings))
 
-    def similarities(self, user: str) -> Floats:
-        """How similar a user type is to each listing type, float32 [T]; none where the type is not known."""
-        return self._similarities.get(user, _NOBODY)
-
     def encode(self) -> bytes:
         """The types as JSON."""
         return msgspec.json.format(msgspec.json.encode(self.saved), indent=1)
 
 
-_NOBODY = np.empty(0, np.float32)
 NONE = Types(Saved(users={}, listings={}))
 """The types of a bundle that has none."""
 

@@ -155,7 +155,6 @@ class Connection(HttpToolsProtocol):
             and (self.cycle is None or self.cycle.response_complete)
             and not self.pipeline
             and not self.expect_100_continue
-            and self.parser.get_http_version() == "1.1"
             and not self.parser.should_upgrade()
             and not self.flow.write_paused
             and not self.transport.is_closing()

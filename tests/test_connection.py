@@ -347,10 +347,11 @@ def test_the_short_way_and_the_long_way_take_turns_on_one_connection(port: int) 
     assert answers(port)
 
 
-def test_a_plain_request_closes_where_it_says_so(port: int) -> None:
+@pytest.mark.parametrize("head", [HEAD + b"Connection: close\r\n", b"POST /v1/rank HTTP/1.0\r\n"])
+def test_a_plain_request_closes_where_it_says_so(port: int, head: bytes) -> None:
     body = b'{"user_id":"u","candidates":[{"listing_id":"l1"}]}'
     with connect(port) as client:
-        client.sendall(HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         said = received(client)
     assert said.startswith(b"HTTP/1.1 200")
     assert b"connection: close\r\n" in said

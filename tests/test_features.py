@@ -27,7 +27,7 @@ from models.listings import Listing, collect
 from models.profile import profile
 from models.sessions import Kept, State, UserEmbedding
 from models.space import Space, log_price
-from models.types import NONE, Saved, Types
+from models.types import NONE, Saved, Types, user_type
 from models.visitor import Visitor
 from tests.made import MINUTE, START, act, past, show, unit, visit
 
@@ -187,6 +187,16 @@ def test_a_user_type_is_compared_with_the_listings_types() -> None:
     assert matrix[:3, USER_TYPE].tolist() == pytest.approx([1.0, 0.6, NO_SIMILARITY])
     others = compute(act(0, "l1"), types=known, space=space(types=known))
     assert (others[:, USER_TYPE] == np.float32(NO_SIMILARITY)).all()
+
+
+@given(st.integers(1, 20), st.integers(0, 9), st.data(), st.booleans())
+def test_a_user_type_is_how_often_what_prices_and_whether_booked(
+    actions: int, priced: int, data: st.DataObject, booked: bool
+) -> None:
+    ranges = data.draw(st.lists(st.integers(0, 4), min_size=priced, max_size=priced))
+    often = "0" if actions < 3 else "1" if actions < 10 else "2"
+    mean = round(sum(ranges) / priced) if priced else -1
+    assert user_type(actions, sum(ranges), priced, booked) == f"{often}/{mean}/{int(booked)}"
 
 
 def test_left_out_similarities_are_unknown_and_all_else_stays() -> None:

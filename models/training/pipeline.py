@@ -10,7 +10,6 @@ vectors are fitted to everything, and the ranker is the default one.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -263,7 +262,7 @@ def _types(found: Gathered, listings: listings_.Listings, before: int) -> Types:
             user, actions, in_range, priced, booked = found.users[at], 0, 0, 0, False
         row = rows[found.items[at]]
         if actions:
-            counts[user_type(actions, in_range / priced if priced else math.nan, booked), names[row]] += 1
+            counts[user_type(actions, in_range, priced, booked), names[row]] += 1
         last, actions, booked = time, actions + 1, booked or found.booked[at]
         if listings.ranges[row] >= 0:
             in_range, priced = in_range + listings.ranges[row], priced + 1
