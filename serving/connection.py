@@ -117,7 +117,7 @@ class Connection(HttpToolsProtocol):
                 raise _Refusal
         self._in_head = False
         direct = self._directs.get(self.url)
-        if direct is not None and self._announced() <= MAX_DIRECT and self._plain():
+        if direct is not None and 0 <= self._announced() <= MAX_DIRECT and self._plain():
             self._direct = direct
         else:
             self._hand_over()
@@ -127,8 +127,6 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
             return
         self._body = self._body + body if self._body else body
-        if len(self._body) > MAX_DIRECT:
-            self._hand_over()
 
     def on_message_complete(self) -> None:
         self._since = 0.0
@@ -142,11 +140,11 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _announced(self) -> int:
-        """How many bytes the body is said to have; 0 where that is not said."""
+        """How many bytes the body is said to have; -1 where that is not said, as of one that comes in chunks."""
         for name, value in self.headers:
             if name == b"content-length":
                 return int(value)
-        return 0
+        return -1
 
     def _plain(self) -> bool:
         """Whether the request can be answered at once: nothing is before it, and nothing special about it."""
