@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 SKIPPING = """
 import pytest
 
@@ -60,7 +61,7 @@ def _run(folder: Path, *, ci: str) -> str:
             str(folder),
         ],
         cwd=folder,
-        env={**os.environ, "CI": ci, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "CI": ci, "PYTHONPATH": f"{ROOT}:{ROOT / 'serving' / 'client'}"},
         capture_output=True,
         text=True,
         check=False,
