@@ -171,7 +171,8 @@ class Reader {
 
     // Nothing may follow.
     void end() {
-        if (next()) throw Wrong("something behind the end");
+        next();
+        if (at_ != end_) throw Wrong("something behind the end");
     }
 
     // Whether all strings until now were of ASCII alone. Of others it is not checked that they are UTF-8.

@@ -1,6 +1,6 @@
 // What a rank request computes for every candidate, where numpy's price of a call would be most of the time.
 //
-// Shapes and meanings are said where these are called: models/features.py and models/ranker.py.
+// Shapes and meanings are said where these are called, beside this file.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>

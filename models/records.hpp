@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -49,6 +48,22 @@ inline void version(json::Reader &from) {
     if (from.integer() != 1) throw json::Wrong("of another version than 1, which this program reads");
 }
 
+constexpr Text KINDS[] = {"click", "long-click", "skip", "wishlist", "inquiry", "booking", "rejection"};
+
+inline Text kind(json::Reader &from) {
+    const Text kind = from.string();
+    for (const Text known : KINDS)
+        if (kind == known) return known;
+    throw json::Wrong("a kind that is not known");
+}
+
+// Milliseconds since the epoch, far from where differences of two would not fit.
+inline int64_t time(json::Reader &from) {
+    const int64_t time = from.integer();
+    if (time < -(int64_t(1) << 60) || time > int64_t(1) << 60) throw json::Wrong("no time");
+    return time;
+}
+
 inline Event event(json::Reader &from) {
     Event event{};
     from.array([&](const size_t at) {
@@ -57,12 +72,12 @@ inline Event event(json::Reader &from) {
             if (tag != "a" && tag != "s" && tag != "l") throw json::Wrong("an event of no known kind");
             event.tag = tag[0];
         } else if (at == 1) {
-            event.timestamp = from.integer();
+            event.timestamp = time(from);
         } else if (at == 2) {
             event.id = from.string();
         } else if (event.tag == 'a' && at <= 6) {
             Text &field = at == 3 ? event.kind : at == 4 ? event.listing : at == 5 ? event.market : event.search;
-            field = at <= 4 ? from.string() : text_or_null(from);
+            field = at == 3 ? kind(from) : at == 4 ? from.string() : text_or_null(from);
         } else if (event.tag == 's' && at == 3) {
             event.search = from.string();
         } else if (event.tag == 's' && at == 4) {
@@ -92,7 +107,7 @@ inline std::vector<Event> events(json::Reader &from) {
 inline Session session(json::Reader &from) {
     Session session;
     from.array([&](const size_t at) {
-        if (at == 0) session.first = from.integer();
+        if (at == 0) session.first = time(from);
         else if (at == 1) session.events = events(from);
         else from.skip();
     });
@@ -109,9 +124,9 @@ inline std::vector<Session> sessions(json::Reader &from) {
 inline Deed deed(json::Reader &from) {
     Deed deed{};
     from.array([&](const size_t at) {
-        if (at == 0) deed.kind = from.string();
+        if (at == 0) deed.kind = kind(from);
         else if (at == 1) deed.listing = from.string();
-        else if (at == 2) deed.timestamp = from.integer();
+        else if (at == 2) deed.timestamp = time(from);
         else if (at == 3) deed.market = text_or_null(from);
         else from.skip();
     });
@@ -122,8 +137,8 @@ inline Deed deed(json::Reader &from) {
 inline Visit visit(json::Reader &from) {
     Visit visit;
     from.array([&](const size_t at) {
-        if (at == 0) visit.first = from.integer();
-        else if (at == 1) visit.last = from.integer();
+        if (at == 0) visit.first = time(from);
+        else if (at == 1) visit.last = time(from);
         else if (at == 2) from.array([&](size_t) { visit.done.push_back(deed(from)); });
         else from.skip();
     });

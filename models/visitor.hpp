@@ -99,7 +99,7 @@ class Visitor {
                 visit.first = signed_(), visit.last = visit.first + signed_();
                 visit.done.resize(take());
                 for (Deed &deed : visit.done) {
-                    deed.kind = KINDS[take()];
+                    deed.kind = records::KINDS[take()];
                     deed.listing = named(), deed.market = named();
                     deed.timestamp = visit.first + signed_();
                 }
@@ -134,9 +134,8 @@ class Visitor {
                 signed_(visit.first), signed_(visit.last - visit.first);
                 put(visit.done.size());
                 for (const Deed &deed : visit.done) {
-                    const auto kind = std::find(std::begin(KINDS), std::end(KINDS), deed.kind);
-                    if (kind == std::end(KINDS)) return {};
-                    put(uint64_t(kind - std::begin(KINDS)));
+                    const auto kind = std::find(std::begin(records::KINDS), std::end(records::KINDS), deed.kind);
+                    put(uint64_t(kind - std::begin(records::KINDS)));
                     named(deed.listing), named(deed.market);
                     signed_(deed.timestamp - visit.first);
                 }
@@ -182,7 +181,7 @@ class Visitor {
     }
 
     const Visit *open(const int64_t timestamp, const int64_t gap) const {
-        return !sessions.empty() && sessions.back().last >= timestamp - gap ? &sessions.back() : nullptr;
+        return !sessions.empty() && sessions.back().last + gap >= timestamp ? &sessions.back() : nullptr;
     }
 
     // Calls `take(deed)` for what was done in each session that ended not before `since`, open ones too, each once.
@@ -209,8 +208,6 @@ class Visitor {
     std::vector<Text> shown;  // what the last search of the newest session showed first
 
   private:
-    static constexpr Text KINDS[] = {"click", "long-click", "skip", "wishlist", "inquiry", "booking", "rejection"};
-
     static Visit visited(const Session &session) { return {session.first, session.last(), done(session.events)}; }
 
     template <typename Take>
@@ -218,6 +215,11 @@ class Visitor {
         json::Reader from(value, made_);
         from.object([&](const Text key) { take(from, key); });
         from.end();
+        const Text all = value;
+        if (from.ascii()) return;
+        if (PyObject *const decoded = PyUnicode_DecodeUTF8(all.data(), all.size(), nullptr)) return Py_DECREF(decoded);
+        PyErr_Clear();
+        throw json::Wrong("no UTF-8");
     }
     void read_sessions(json::Reader &from) {
         sessions.clear();

@@ -117,8 +117,11 @@ def build(
             if asked is None:
                 return None
             answer = ranking.rank_now(asked, _now(), begun)
+        except Refused:
+            return None  # the long way says what is wrong
         except Exception:
-            return None  # it is asked again the long way, which says what is wrong
+            log.exception("a plain ranking failed, and is asked again the long way")
+            return None
         results = memoryview(answer.results)  # type: ignore[arg-type]
         head = _encode(msgspec.structs.replace(answer, results=None))  # it ends with `null}`
         metrics.observe("rank", answer.outcome, time.perf_counter() - begun)

@@ -53,10 +53,11 @@ def _not_upgraded(data: bytes) -> bytes:
     `--http2` rely on; but the parser takes what follows for that protocol's, the body too.
     """
     end = data.find(b"\r\n\r\n")
-    if data.find(b"pgrade:", 0, end) < 0 and data.find(b"PGRADE:", 0, end) < 0:
+    if data.find(b"rade:", 0, end) < 0 and data.find(b"RADE:", 0, end) < 0:
         return data
     head = data if end < 0 else data[:end]
-    return _UPGRADE.sub(b"\r\nX-Upgrade", head) + data[len(head) :]
+    # By a name as long: wherever the head ends, no byte of the body moves.
+    return _UPGRADE.sub(b"\r\nX-grade", head) + data[len(head) :]
 
 
 class Connection(HttpToolsProtocol):
@@ -110,6 +111,8 @@ class Connection(HttpToolsProtocol):
         self._begun = self._in_head = True
 
     def on_headers_complete(self) -> None:
+        if self.transport.is_closing():
+            raise _Refusal
         if self._size + self._chunk > MAX_HEAD:  # or less, as some of it may be the body's
             head = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if head > MAX_HEAD:
@@ -142,7 +145,7 @@ class Connection(HttpToolsProtocol):
     def _announced(self) -> int:
         """How many bytes the body is said to have; -1 where that is not said, as of one that comes in chunks."""
         for name, value in self.headers:
-            if name == b"content-length":
+            if name == b"content-length" and len(value) < 20:
                 return int(value)
         return -1
 
@@ -154,6 +157,7 @@ class Connection(HttpToolsProtocol):
             and not self.pipeline
             and not self.expect_100_continue
             and not self.parser.should_upgrade()
+            and self.parser.get_http_version() != "1.0"
             and not self.flow.write_paused
             and not self.transport.is_closing()
         )

@@ -477,11 +477,16 @@ class Follower:
                 self._metrics.freshness.observe(max(0.0, now - int(timestamp)) / 1000)
 
     def _idle(self, bundle: Bundle) -> Iterator[None] | None:
-        """What there is to do where there is nothing else."""
+        """What there is to do where there is nothing else: users are brought to mind."""
         if not self.status.caught_up or self._remembered == bundle.name:
             return None
+        return self._remember(bundle)
+
+    def _remember(self, bundle: Bundle) -> Iterator[None]:
+        if self._remembered:  # with vectors of another bundle, which are in the way now
+            self._states.memory.clear()
+        yield from remember(self._store, self._states, bundle.name)
         self._remembered = bundle.name
-        return remember(self._store, self._states, bundle.name)
 
     def _changes(
         self, values: dict[str, Values], earlier: dict[bytes, list[bytes | None]]

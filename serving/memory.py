@@ -1,7 +1,7 @@
 """Visitors in memory, packed into few bytes each, so that a request hardly ever waits for a disk.
 
 What is here is a copy of what the store has. Users whose records change are forgotten here once the store has them, and
-put again by the request that reads them next.
+put again by the request that reads them next; all are put once the sidecar has caught up.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ class Memory:
         shard, more = self._shards[number], OVERHEAD + len(packed)
         with self._lock:
             self._forget(user)
+            if more > self._room:
+                return
             if self._sizes[number] + more > self._room:
                 shard.clear()
                 self._sizes[number] = 0
-            if more <= self._room:
-                shard[user] = packed
-                self._sizes[number] += more
+            shard[user] = packed
+            self._sizes[number] += more
 
     def forget(self, users: Iterable[bytes]) -> None:
         """What was kept of these users is not what the store has any more."""

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from models.states import history_key, user_key
 from models.store import Store
 from serving.closed import closed_key
+from serving.spaces import SLICE
 from serving.states import States, Unreadable
-
-SLICE = 50
 
 log = logging.getLogger("insession.follower")
 

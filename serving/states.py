@@ -63,7 +63,11 @@ class States:
     def remember(
         self, user: bytes, bundle: str, embedding: bytes, history: bytes | None, kept: bytes | None
     ) -> Visitor:
-        """The visitor of these records, which are those in the store now. Raises Unreadable."""
+        """The visitor of these records, just read from the store. Raises Unreadable.
+
+        Should they not be the newest any more, `advance` comes after this: it is called in the loop that this is called
+        in, or this by the thread that writes.
+        """
         try:
             visitor = Visitor(embedding, history, kept)
             if visitor.known.bundle != bundle:
@@ -87,7 +91,8 @@ class States:
 
     def advance(self, applied: Mapping[int, Checkpoint], users: Iterable[bytes] = ()) -> None:
         """The store now shows these partitions so far, and other records of these users: whoever waited for that goes on."""
-        self.memory.forget(users)
+        if len(self.memory):
+            self.memory.forget(users)
         for partition, checkpoint in applied.items():
             self.applied[partition] = checkpoint
             for future, offset in list(self._waiting.get(partition, {}).items()):
