@@ -253,7 +253,7 @@ class Ranking:
         outcome: api.Outcome | None = None
         bundle, visitor, variant = self.bundle, None, None
         if user_id is None and request.exclude_seen:
-            raise Refused(400, "whose? this goes with user_id", field="exclude_seen")
+            raise Refused(422, "whose? this goes with user_id", field="exclude_seen")
         if user_id is not None:
             variant = self.variants.of(user_id)
             bundle = self.bundle_for(variant)

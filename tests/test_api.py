@@ -613,7 +613,7 @@ def test_similar_listings_are_ranked_for_a_visitor(made: Served, client: Client)
     assert (answer["variant"], answer["propensity"]) == ("default", 1.0)
     assert answer["state"]["offset"] == USER.offset
     assert "rank_id" not in client.get(url).json()
-    assert problem(client.get(url, params={"exclude_seen": "true"}), 400)["field"] == "exclude_seen"
+    assert problem(client.get(url, params={"exclude_seen": "true"}), 422)["field"] == "exclude_seen"
     unseen = client.get(url, params={"k": 60, "user_id": "u", "exclude_seen": "true"}).json()
     assert not {"l5", "l7", "l9"} & {result["listing_id"] for result in unseen["results"]}
     stranger = client.get(url, params={"k": 5, "user_id": "nobody"}).json()
