@@ -114,10 +114,19 @@ def test_a_shadow_that_fails_is_counted_and_goes_on(
     wait_for(served.metrics, "compared", 1)
 
 
-def test_a_share_of_none_compares_nothing() -> None:
-    made = Shadow(OTHER, 0.0, Metrics("b"))
-    made.offer(Visitor.of(USER), CANDIDATES, NOW, [0])
-    assert made._queue.empty()
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.3, 200, 400), (1.0, 1000, 1000)])
+def test_a_share_is_compared(share: float, least: int, most: int) -> None:
+    made = Shadow(OTHER, share, Metrics("b"))
+    assert least <= sum(made.chosen() for _ in range(1000)) <= most
+
+
+def test_what_is_not_chosen_is_not_compared(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(served.app)
+    monkeypatch.setattr(Shadow, "chosen", lambda _: False)
+    assert client.post("/v1/rank", json=request()).json()["outcome"] == "ranked"
+    monkeypatch.setattr(Shadow, "chosen", lambda _: True)
+    client.post("/v1/rank", json=request())
+    wait_for(served.metrics, "compared", 1)
 
 
 @pytest.mark.parametrize(
