@@ -526,14 +526,6 @@ PYBIND11_MODULE(_kernel, module) {
         .def_readonly("partition", &Visitor::partition)
         .def_readonly("offset", &Visitor::offset);
     py::class_<Profile>(module, "Profile")
-        .def_readonly("queries", &Profile::queries)
-        .def_readonly("columns", &Profile::columns)
-        .def_readonly("type_similarities", &Profile::type_similarities)
-        .def_readonly("acted", &Profile::acted)
-        .def_readonly("counts", &Profile::counts)
-        .def_readonly("inside", &Profile::inside)
-        .def_readonly("shown", &Profile::shown)
-        .def_readonly("log_price", &Profile::log_price)
         .def_readonly("open", &Profile::open)
         .def_property_readonly("empty", [](const Profile &self) {
             return self.columns.empty() && self.acted.empty() && !self.type_similarities.size();

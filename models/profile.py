@@ -30,7 +30,7 @@ def profile(
     The open one is the newest, unless its last event is more than the gap before. Its vector counts where it is of the
     space's `own` bundle. Without `similar` it is as if no listing and no type had a vector.
 
-    In a space of d dimensions a profile has
+    In a space of d dimensions a profile has these, of which `open` and `empty` can be asked for and the kernel uses the rest:
 
     - `queries`, float32 [K, d]: each history's centroid in each market, the last long click's vector and the
       session's, and `columns`, [K], the feature that each is for, which is the greatest of its similarities;

@@ -185,7 +185,7 @@ class Ranking:
         try:
             if request.extend and visitor is not None and retrieval.possible(bundle, visitor, timestamp):
                 assert isinstance(request, api.RankRequest)
-                candidates = ranking.look_up(retrieval.extended(bundle, visitor, request), bundle)
+                candidates = ranking.look_up(retrieval.extended(bundle, visitor, request, given), bundle)
                 if time.perf_counter() > ends:
                     return given, None, "deadline"
             ranked = ranking.rank(bundle, visitor, candidates, timestamp=timestamp, explain=request.explain)

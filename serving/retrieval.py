@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle
-from models.rank import Candidate
+from models.rank import Candidate, Candidates
 from models.visitor import Visitor
 from serving import api
 
@@ -34,11 +34,15 @@ def nearest(
     return [Candidate(ids[row]) for row in rows.tolist()], similarities
 
 
-def extended(bundle: Bundle, visitor: Visitor, request: api.RankRequest) -> list[Candidate]:
-    """The caller's candidates and the retrieved ones behind them, with a score as low as the lowest of the caller's."""
-    row = bundle.row
+def extended(
+    bundle: Bundle, visitor: Visitor, request: api.RankRequest, known: Candidates
+) -> list[Candidate]:
+    """The caller's candidates and the retrieved ones behind them, with a score as low as the lowest of the caller's.
+
+    `known` are the caller's as they were looked up in the bundle.
+    """
     given = request.candidates
-    rows = frozenset(at for one in given if (at := row.get(one.listing_id)) is not None)
+    rows = frozenset(row for row in known.rows.tolist() if row >= 0)
     found, _ = nearest(bundle, visitor.known.vector, request.extend, request.market, rows)
     scores = [one.score for one in given if one.score is not None]
     lowest = min(scores) if scores and len(scores) == len(given) else None

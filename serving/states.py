@@ -47,15 +47,14 @@ class States:
             visitor = Visitor.unpacked(packed)
             if visitor.known.bundle == bundle:
                 return visitor
-        get = self._get
         try:
-            value = get(user_key(user))
+            value = self._get(user_key(user))
             if value is None:
                 return None
             # In this order: a session that leaves the first goes to the second, and from there, once it is in it, to
             # the third. One may be met twice, but none is missed.
-            kept = get(closed.closed_key(user))
-            history = get(history_key(user))
+            kept = self._get(closed.closed_key(user))
+            history = self._get(history_key(user))
         except StoreError as error:
             raise Unreadable(str(error)) from None
         return self.remember(user, bundle, value, history, kept)
