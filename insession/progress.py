@@ -59,3 +59,23 @@ def progress(items: Iterable[T], title: str, total: int | None = None, unit: str
         for done, item in enumerate(items, 1):
             yield item
             shown.update(done)
+
+
+class Stages:
+    """Progress of one thing after another, each with its title."""
+
+    def __init__(self) -> None:
+        self.title = ""
+        self.shown: Progress | None = None
+
+    def update(self, title: str, done: int, total: int, note: str) -> None:
+        if title != self.title:
+            self.close()
+            self.title, self.shown = title, Progress(title, total or None)
+        if self.shown is not None:
+            self.shown.update(done, note)
+
+    def close(self) -> None:
+        if self.shown is not None:
+            self.shown.close()
+        self.shown = None

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from insession.progress import Progress
+from insession.progress import Stages
 from insession.times import Time, text
 from models import bundle as bundle_
 from models.errors import UserError
@@ -133,7 +133,7 @@ def command(
         method, values | {name: value for name, value in flags.items() if value is not None}
     )
     started = time.perf_counter()
-    stage = _Stages()
+    stage = Stages()
     known = listing_files.read_listings(listings) if listings else []
     try:
         made = pipeline.train(
@@ -227,23 +227,3 @@ def finds(index: Measured | None) -> str:
     worst = min(index.markets.items(), key=lambda market: market[1].recall_at_100, default=None)
     where = f"; the worst market, {worst[0]}, {worst[1].recall_at_100:.3f}" if worst else ""
     return f"finds {index.recall_at_100:.3f} of the 100 nearest (ef {index.ef:,}){where}"
-
-
-class _Stages:
-    """Progress of one thing after another."""
-
-    def __init__(self) -> None:
-        self.title = ""
-        self.shown: Progress | None = None
-
-    def update(self, title: str, done: int, total: int, note: str) -> None:
-        if title != self.title:
-            self.close()
-            self.title, self.shown = title, Progress(title, total or None)
-        if self.shown is not None:
-            self.shown.update(done, note)
-
-    def close(self) -> None:
-        if self.shown is not None:
-            self.shown.close()
-        self.shown = None
