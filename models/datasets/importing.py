@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from models.datasets.distinct import Distinct
 from models.errors import UserError
 from models.events import Event, Tick, encode
 from models.listings import Listing
@@ -30,7 +31,7 @@ class Summary:
     """What was imported. Times are milliseconds; `skipped` counts rows that became no event, by reason."""
 
     events: Counter[str] = field(default_factory=Counter)
-    users: set[str] = field(default_factory=set)
+    users: Distinct = field(default_factory=Distinct)
     first: int | None = None
     last: int | None = None
     skipped: Counter[str] = field(default_factory=Counter)
