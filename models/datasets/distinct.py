@@ -23,15 +23,17 @@ class Distinct:
     def __init__(self) -> None:
         self._sorted: Hashes = np.empty(0, np.int64)
         self._new = array("q")
+        self._due = GATHER
 
     def add(self, thing: Hashable) -> None:
         self._new.append(hash(thing))
-        if len(self._new) >= max(GATHER, len(self._sorted) // 2):
+        if len(self._new) >= self._due:
             self._gather()
 
     def _gather(self) -> None:
         self._sorted = np.union1d(self._sorted, np.frombuffer(self._new, np.int64))
         self._new = array("q")
+        self._due = max(GATHER, len(self._sorted) // 2)
 
     def __len__(self) -> int:
         self._gather()
