@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LOOKS = 0.1
+"""Between two updates of the bar that `progress` shows of items."""
 
 
 class Progress:
@@ -56,9 +58,13 @@ class Progress:
 def progress(items: Iterable[T], title: str, total: int | None = None, unit: str = "") -> Iterator[T]:
     """The items, with progress shown as they are taken."""
     with Progress(title, total, unit) as shown:
+        done, due = 0, time.monotonic() + SECONDS_BETWEEN_LOOKS
         for done, item in enumerate(items, 1):
             yield item
-            shown.update(done)
+            if time.monotonic() >= due:
+                shown.update(done)
+                due = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        shown.update(done)
 
 
 class Stages:
