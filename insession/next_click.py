@@ -12,6 +12,7 @@ import click
 import msgspec
 import numpy as np
 
+from insession import report as report_
 from insession.progress import Progress, Stages
 from insession.times import Time, text
 from models import bundle as bundle_
@@ -51,6 +52,7 @@ FILE = "A recording, or a file that `insession import` takes, told by its conten
 )
 @click.option("--only", multiple=True, metavar="NAME", help="Only this row of the table; may be repeated.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all that is random.")
+@report_.option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     train_files: tuple[str, ...],
@@ -60,6 +62,7 @@ def command(
     limit: int | None,
     only: tuple[str, ...],
     seed: int,
+    report_path: Path | None,
     as_json: bool,
 ) -> None:
     """Ask which listing is clicked next, at every click of every visit, and compare with everything simple.
@@ -74,7 +77,9 @@ def command(
       insession import marketplace --visits 300 --out sim.jsonl.zst
       insession evaluate next-click --train sim.jsonl.zst --test sim.jsonl.zst --split 2024-12-30T03:00
     """
+    report_.check(report_path)
     bundles = _named(bundle_paths)
+    measured: dict[str, Bundle] = {}
     names = [*BASELINES, OWN, *bundles]
     for name in only:
         if name not in names:
@@ -108,6 +113,7 @@ def command(
             else:
                 made = bundle_.load(bundles[name])
                 warnings += _learned_later(name, made, test)
+            measured[name] = made
             fit = time.perf_counter() - started
             rows.append(next_click.bundle(name, made, train, asked, validation, fit, progress))
         progress("comparing", 0, 0)
@@ -121,6 +127,8 @@ def command(
         "validation": len(validation.later) if validation is not None else 0,
         "warnings": warnings,
     }
+    if report_path is not None:
+        report_.next_click(report_path, report, measured, warnings)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     click.echo(msgspec.json.encode(report) if as_json else table(report))

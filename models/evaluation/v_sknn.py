@@ -89,4 +89,5 @@ class Neighbours:
 
 def _decayed(ages: Ints) -> Floats:
     """What a vote weighs whose newest shared listing was clicked so many steps ago: 1 - (age + 1) / 10, at the least 0."""
-    return np.maximum(1.0 - 0.1 * (ages + 1.0), 0.0)
+    weights: Floats = np.maximum(1.0 - 0.1 * (ages + 1.0), 0.0)
+    return weights
