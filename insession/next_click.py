@@ -83,9 +83,9 @@ def command(
     train = _read(train_files, "--train")
     if split is not None:
         train = train.before(split)
+        if not len(train):
+            raise UserError(f"--train: no clicks in it before {text(split)}")
     test = _asked(_read(test_files, "--test"), split, limit)
-    if not len(train.items):
-        raise UserError(f"--train: no clicks in it{f' before {text(split)}' if split is not None else ''}")
     asked = positions.positions(test, train)
     if not len(asked):
         raise UserError("--test: no visit clicks a listing of the training behind its first click")

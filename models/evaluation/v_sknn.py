@@ -50,7 +50,7 @@ class Neighbours:
         self._visits = visit[by_item]
         self._places = np.searchsorted(item[by_item], np.arange(size + 1))
         frequency = np.diff(self._places)
-        self._idf = np.log(len(visits) / np.maximum(frequency, 1)) if settings.idf else np.ones(size)
+        self._idf: Floats = np.log(len(visits) / np.maximum(frequency, 1)) if settings.idf else np.ones(size)
         # Room for one visit's comparison: by training visit, what is shared, and how recently.
         self._similarity = np.zeros(len(visits))
         self._newest = np.zeros(len(visits), np.int64)
@@ -89,4 +89,5 @@ class Neighbours:
 
 def _decayed(ages: Ints) -> Floats:
     """What a vote weighs whose newest shared listing was clicked so many steps ago: 1 - (age + 1) / 10, at the least 0."""
-    return np.maximum(1.0 - 0.1 * (ages + 1.0), 0.0)
+    weights: Floats = np.maximum(1.0 - 0.1 * (ages + 1.0), 0.0)
+    return weights
