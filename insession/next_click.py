@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def command(
     try:
         for name in wanted:
             if name in BASELINES:
-                rows.append(next_click.baseline(name, train, asked, validation, progress))
+                rows.append(next_click.baseline(name, train, asked, validation, time.perf_counter, progress))
                 continue
             started = time.perf_counter()
             if name == OWN:
@@ -109,7 +110,8 @@ def command(
                 made = bundle_.load(bundles[name])
                 warnings += _learned_later(name, made, test)
             fit = time.perf_counter() - started
-            rows.append(next_click.bundle(name, made, train, asked, validation, fit, progress))
+            row = next_click.bundle(name, made, train, asked, validation, time.perf_counter, progress)
+            rows.append(replace(row, seconds=fit + row.seconds))
         progress("comparing", 0, 0)
         report = next_click.report(rows, train, asked, seed)
     finally:

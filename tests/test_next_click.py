@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from models.events import Click, Event
 from models.sessions import WINDOWS
 from models.training import from_files, pipeline
 from tests.made import MINUTE, START, a_bundle, record, unit
+
+CLOCK = itertools.count().__next__
+"""A clock by which everything takes a second."""
 
 
 def click(minute: int, user: str, listing: str) -> Click:
@@ -135,9 +139,10 @@ def test_nothing_of_the_test_changes_what_is_learned(events: list[Event]) -> Non
     validation = tuning.part(train, np.random.default_rng(1))
     for name in BASELINES:
         all_asked, some_asked = positions(whole, train), positions(part, train)
-        every = next_click.baseline(name, train, all_asked, validation)
-        some = next_click.baseline(name, train, some_asked, validation)
+        every = next_click.baseline(name, train, all_asked, validation, CLOCK)
+        some = next_click.baseline(name, train, some_asked, validation, CLOCK)
         assert some.settings == every.settings
+        assert (some.seconds, some.tuning_seconds) == (1, 1)
         assert (every.lists[: len(some.lists)] == some.lists).all()
 
 
@@ -150,8 +155,8 @@ def test_nothing_that_is_clicked_later_changes_a_recommendation(events: list[Eve
     same = whole.times[asked.clicks] < moment
     assert 0 < same.sum() < len(asked)
     for name in BASELINES:
-        every = next_click.baseline(name, train, asked, None).lists
-        assert (every[same] == next_click.baseline(name, train, earlier, None).lists).all()
+        every = next_click.baseline(name, train, asked, None, CLOCK).lists
+        assert (every[same] == next_click.baseline(name, train, earlier, None, CLOCK).lists).all()
 
 
 def test_a_bundle_scores_by_the_visits_embedding() -> None:

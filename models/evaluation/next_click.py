@@ -7,7 +7,6 @@ equal ones the more popular first; whether what was clicked already may be recom
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -59,18 +58,20 @@ def baseline(
     train: Visits,
     asked: Positions,
     validation: Validation | None,
+    clock: Callable[[], float],
     on_progress: Progress = lambda title, done, total: None,
 ) -> Recommended:
-    """A baseline of BASELINES, with the settings that are best on the last part of the training visits."""
+    """A baseline of BASELINES, with the settings that are best on the last part of the training visits; `clock` tells
+    the seconds it takes."""
     grid = BASELINES[name]
-    started = time.perf_counter()
+    started = clock()
     method, repeats = tuning.choose(
         grid, validation, lambda done: on_progress(f"choosing settings of {name}", done, len(grid))
     )
-    chosen = time.perf_counter()
+    chosen = clock()
     made = _recommend(name, method.fit(train), train, asked, repeats, on_progress)
     settings = asdict(method) | {"repeats": repeats}  # type: ignore[call-overload]
-    return Recommended(name, made, settings, time.perf_counter() - chosen, chosen - started, True)
+    return Recommended(name, made, settings, clock() - chosen, chosen - started, True)
 
 
 def bundle(
@@ -79,20 +80,19 @@ def bundle(
     train: Visits,
     asked: Positions,
     validation: Validation | None,
-    fit_seconds: float = 0.0,
+    clock: Callable[[], float],
     on_progress: Progress = lambda title, done, total: None,
 ) -> Recommended:
     """What a bundle recommends. Which repeats it may is chosen on the last part of the training visits; all else is its own."""
-    started = time.perf_counter()
+    started = clock()
     repeats: Repeats = REPEATS[0]
     if validation is not None:
         found = tuning.compare(Bundled(made, validation.earlier.listings), validation)
         repeats = max(REPEATS, key=found.__getitem__)
-    chosen = time.perf_counter()
+    chosen = clock()
     recommended = _recommend(name, Bundled(made, train.listings), train, asked, repeats, on_progress)
     settings = dict(made.manifest.training.settings) | {"repeats": repeats}
-    seconds = fit_seconds + time.perf_counter() - chosen
-    return Recommended(name, recommended, settings, seconds, chosen - started, False)
+    return Recommended(name, recommended, settings, clock() - chosen, chosen - started, False)
 
 
 def _recommend(
