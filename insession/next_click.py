@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,9 @@ def command(
     train = _read(train_files, "--train")
     if split is not None:
         train = train.before(split)
+        if not len(train):
+            raise UserError(f"--train: no clicks in it before {text(split)}")
     test = _asked(_read(test_files, "--test"), split, limit)
-    if not len(train.items):
-        raise UserError(f"--train: no clicks in it{f' before {text(split)}' if split is not None else ''}")
     asked = positions.positions(test, train)
     if not len(asked):
         raise UserError("--test: no visit clicks a listing of the training behind its first click")
@@ -105,7 +106,7 @@ def command(
     try:
         for name in wanted:
             if name in BASELINES:
-                rows.append(next_click.baseline(name, train, asked, validation, progress))
+                rows.append(next_click.baseline(name, train, asked, validation, time.perf_counter, progress))
                 continue
             started = time.perf_counter()
             if name == OWN:
@@ -115,7 +116,8 @@ def command(
                 warnings += _learned_later(name, made, test)
             measured[name] = made
             fit = time.perf_counter() - started
-            rows.append(next_click.bundle(name, made, train, asked, validation, fit, progress))
+            row = next_click.bundle(name, made, train, asked, validation, time.perf_counter, progress)
+            rows.append(replace(row, seconds=fit + row.seconds))
         progress("comparing", 0, 0)
         report = next_click.report(rows, train, asked, seed)
     finally:

@@ -38,7 +38,11 @@ def intervals(
     each row is. Raises ValueError where there are no values."""
     if not len(values):
         raise ValueError("no values")
-    means = resampled(*sums(values, users), random)
+    return percentiles(resampled(*sums(values, users), random))
+
+
+def percentiles(means: Floats) -> list[tuple[float, float]]:
+    """Between which values LEVEL of each column of `means`, [samples, m], lie."""
     outside = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(means, [outside, 100 - outside], axis=0)
     return list(zip(low.tolist(), high.tolist(), strict=True))

@@ -7,7 +7,6 @@ equal ones the more popular first; whether what was clicked already may be recom
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -59,18 +58,20 @@ def baseline(
     train: Visits,
     asked: Positions,
     validation: Validation | None,
+    clock: Callable[[], float],
     on_progress: Progress = lambda title, done, total: None,
 ) -> Recommended:
-    """A baseline of BASELINES, with the settings that are best on the last part of the training visits."""
+    """A baseline of BASELINES, with the settings that are best on the last part of the training visits; `clock` tells
+    the seconds it takes."""
     grid = BASELINES[name]
-    started = time.perf_counter()
+    started = clock()
     method, repeats = tuning.choose(
         grid, validation, lambda done: on_progress(f"choosing settings of {name}", done, len(grid))
     )
-    chosen = time.perf_counter()
+    chosen = clock()
     made = _recommend(name, method.fit(train), train, asked, repeats, on_progress)
     settings = asdict(method) | {"repeats": repeats}  # type: ignore[call-overload]
-    return Recommended(name, made, settings, time.perf_counter() - chosen, chosen - started, True)
+    return Recommended(name, made, settings, clock() - chosen, chosen - started, True)
 
 
 def bundle(
@@ -79,20 +80,19 @@ def bundle(
     train: Visits,
     asked: Positions,
     validation: Validation | None,
-    fit_seconds: float = 0.0,
+    clock: Callable[[], float],
     on_progress: Progress = lambda title, done, total: None,
 ) -> Recommended:
     """What a bundle recommends. Which repeats it may is chosen on the last part of the training visits; all else is its own."""
-    started = time.perf_counter()
+    started = clock()
     repeats: Repeats = REPEATS[0]
     if validation is not None:
         found = tuning.compare(Bundled(made, validation.earlier.listings), validation)
         repeats = max(REPEATS, key=found.__getitem__)
-    chosen = time.perf_counter()
+    chosen = clock()
     recommended = _recommend(name, Bundled(made, train.listings), train, asked, repeats, on_progress)
     settings = dict(made.manifest.training.settings) | {"repeats": repeats}
-    seconds = fit_seconds + time.perf_counter() - chosen
-    return Recommended(name, recommended, settings, seconds, chosen - started, False)
+    return Recommended(name, recommended, settings, clock() - chosen, chosen - started, False)
 
 
 def _recommend(
@@ -117,60 +117,69 @@ def measured(made: Recommended, train: Visits, asked: Positions) -> Floats:
 
 def report(rows: Sequence[Recommended], train: Visits, asked: Positions, seed: int) -> dict[str, Any]:
     """The table, the best HR@20 first: each row's metrics with 95 % intervals over visits, and the paired comparison of
-    each metric with the baseline that is best by it, the row itself left aside."""
+    each metric with the baseline that is best by it, the row itself left aside. Visits without a target are not counted."""
     names = (*METRICS, BIAS)
     values = [measured(row, train, asked) for row in rows]
     visits = np.unique(asked.visits, return_inverse=True)[1]
-    by_visit = [confidence.sums(of, visits) for of in values]
-    counts = by_visit[0][1]
-    means = confidence.resampled(
-        np.concatenate([of for of, _ in by_visit], axis=1), counts, np.random.default_rng([seed, 1])
-    ).reshape(-1, len(rows), len(names))
-    found = np.array([of.mean(axis=0) for of in values])
+    sums, counts = confidence.sums(np.concatenate(values, axis=1), visits)
+    means = confidence.resampled(sums, counts, np.random.default_rng([seed, 1]))
+    table = _Table(
+        rows,
+        np.array([of.mean(axis=0) for of in values]),
+        sums.reshape(-1, len(rows), len(names)),
+        means.reshape(-1, len(rows), len(names)),
+    )
+    versus = table.versus(np.random.default_rng([seed, 2]))
     results = []
     for at, row in enumerate(rows):
         result: dict[str, Any] = {"name": row.name, "baseline": row.baseline}
-        result |= dict(zip(names, found[at].tolist(), strict=True))
+        result |= dict(zip(names, table.found[at].tolist(), strict=True))
         result[COVERAGE] = coverage(row.lists, len(train.listings))
-        result["ci"] = dict(zip(names, _intervals(means[:, at]), strict=True))
+        result["ci"] = dict(zip(names, _intervals(table.means[:, at]), strict=True))
         result["seconds"] = round(row.seconds, 3)
         result["tuning_seconds"] = round(row.tuning_seconds, 3)
         result["settings"] = row.settings
-        result["versus"] = _versus(at, rows, found, [of for of, _ in by_visit], means, seed)
+        result["versus"] = versus[at]
         results.append(result)
     results.sort(key=lambda result: -float(result[f"hit_rate@{LENGTH}"]))
     return {"n": len(asked), "visits": len(counts), "results": results}
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What was found of each row and metric."""
+
+    rows: Sequence[Recommended]
+    found: Floats
+    """The means, [r, m]."""
+    sums: Floats
+    """By visit, [v, r, m]."""
+    means: Floats
+    """Of samples of the visits, [s, r, m]."""
+
+    def versus(self, random: np.random.Generator) -> list[dict[str, Any]]:
+        """For each row by metric: the best of the other baselines, how far the row is above it, and how sure that is."""
+        pairs = [
+            (at, max(others, key=lambda other: float(self.found[other, metric])), metric)
+            for at in range(len(self.rows))
+            if (others := [other for other, row in enumerate(self.rows) if row.baseline and other != at])
+            for metric in range(len(METRICS))
+        ]
+        versus: list[dict[str, Any]] = [{} for _ in self.rows]
+        if not pairs:
+            return versus
+        ones, others, metrics = (list(column) for column in zip(*pairs, strict=True))
+        ps = significance.p_values(self.sums[:, ones, metrics] - self.sums[:, others, metrics], random)
+        intervals = _intervals(self.means[:, ones, metrics] - self.means[:, others, metrics])
+        for (at, other, metric), p, interval in zip(pairs, ps, intervals, strict=True):
+            versus[at][METRICS[metric]] = {
+                "baseline": self.rows[other].name,
+                "difference": float(self.found[at, metric] - self.found[other, metric]),
+                "ci": interval,
+                "p": p,
+            }
+        return versus
+
+
 def _intervals(means: Floats) -> list[list[float]]:
-    outside = 100 * (1 - confidence.LEVEL) / 2
-    low, high = np.percentile(means, [outside, 100 - outside], axis=0)
-    return [[float(a), float(b)] for a, b in zip(low, high, strict=True)]
-
-
-def _versus(
-    at: int, rows: Sequence[Recommended], found: Floats, by_visit: list[Floats], means: Floats, seed: int
-) -> dict[str, Any]:
-    """By metric: the best of the other baselines, how far the row is above it, the interval of that, and the p-value."""
-    others = [other for other, row in enumerate(rows) if row.baseline and other != at]
-    if not others:
-        return {}
-    best = [max(others, key=lambda other: float(found[other, metric])) for metric in range(len(METRICS))]
-    differences = np.column_stack(
-        [by_visit[at][:, metric] - by_visit[other][:, metric] for metric, other in enumerate(best)]
-    )
-    ps = significance.p_values(differences, np.random.default_rng([seed, 2]))
-    drawn = np.column_stack(
-        [means[:, at, metric] - means[:, other, metric] for metric, other in enumerate(best)]
-    )
-    return {
-        name: {
-            "baseline": rows[other].name,
-            "difference": float(found[at, metric] - found[other, metric]),
-            "ci": interval,
-            "p": p,
-        }
-        for metric, (name, other, interval, p) in enumerate(
-            zip(METRICS, best, _intervals(drawn), ps, strict=True)
-        )
-    }
+    return [list(pair) for pair in confidence.percentiles(means)]

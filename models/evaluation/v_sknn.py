@@ -50,7 +50,7 @@ class Neighbours:
         self._visits = visit[by_item]
         self._places = np.searchsorted(item[by_item], np.arange(size + 1))
         frequency = np.diff(self._places)
-        self._idf = np.log(len(visits) / np.maximum(frequency, 1)) if settings.idf else np.ones(size)
+        self._idf: Floats = np.log(len(visits) / np.maximum(frequency, 1)) if settings.idf else np.ones(size)
         # Room for one visit's comparison: by training visit, what is shared, and how recently.
         self._similarity = np.zeros(len(visits))
         self._newest = np.zeros(len(visits), np.int64)
