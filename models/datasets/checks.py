@@ -15,7 +15,7 @@ UNKNOWN = 0.1
 FIRST = 0.9
 """This share of the choices on the first place: the lists are not those that were shown, or begin with the choice."""
 ENOUGH = 100
-"""So many choices tell something of their distribution."""
+"""So many choices, visits or gaps tell something of their distribution."""
 SINGLE = (0.8, 0.95)
 """Visits of a single action: many, and so many that user ids can't be those of visitors."""
 LONG = (0.05, 0.5)
@@ -55,18 +55,27 @@ def rare(what: str, wrong: int, of: int, says: str, todo: str, *, limit: float =
 
 
 def common(
-    what: str, count: int, of: int, says: str, todo: str, limits: tuple[float, float], extra: str = ""
+    what: str,
+    count: int,
+    of: int,
+    says: str,
+    todo: str,
+    limits: tuple[float, float],
+    extra: str = "",
+    enough: int = 1,
 ) -> Check:
-    """Passes up to the first limit, warns up to the second, fails above."""
+    """Passes up to the first limit, warns up to the second, fails above; skips fewer than `enough`, of which no share can be told."""
     if not of:
         return Check(what=what, status="skip", found="nothing to look at")
     share = count / of
     status: Status = "pass" if share <= limits[0] else "warn" if share <= limits[1] else "fail"
+    if of < enough:
+        status, extra = "skip", ": too few to tell"
     return Check(
         what=what,
         status=status,
         found=f"{count:,} of {of:,} {says}{_percent(count, of)}{extra}",
-        todo=todo if status != "pass" else "",
+        todo=todo if status in ("warn", "fail") else "",
         numbers={"count": count, "of": of},
     )
 

@@ -1,143 +1,23 @@
 """Whether a recording can be trusted to learn from: one pass over its records, and the checks that come of it.
 
-Events are read and judged by the worker's own functions. Memory grows by eight bytes for each id, and else with what is
-open at a time: visits, and the newest searches.
+Memory grows by eight bytes for each id, and else with what is open at a time: visits, and the newest searches.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from math import log2
 from os import PathLike
 
-from models import sessions
 from models.datasets import checks
 from models.datasets.checks import Check, common, rare
-from models.datasets.distinct import Distinct
-from models.datasets.joins import Choices, Joins
+from models.datasets.tally import Prices, Tally
 from models.datasets.visits import AWAKE, FAST, HOUR, Visits
-from models.events import EventError, Impossible, Late, Search, Tick, UserEvent, decode
 from models.listings import Listing
-from models.recording import Record, home, read
-from models.sessions import KINDS, WINDOWS
+from models.recording import read
+from models.sessions import WINDOWS
 
 STEP = 10_000
 """Progress is told every so many records."""
-YEAR_2000 = 946_684_800_000
-OCTAVE = 8
-"""Prices are counted in so many steps to the double."""
-
-
-@dataclass(slots=True)
-class Prices:
-    """Prices, counted by the eighth of an octave."""
-
-    steps: Counter[int] = field(default_factory=Counter)
-    free: int = 0
-    without: int = 0
-
-    def add(self, price: float | None) -> None:
-        if price is None:
-            self.without += 1
-        elif price == 0:
-            self.free += 1
-        else:
-            self.steps[round(OCTAVE * log2(price))] += 1
-
-    def quantile(self, share: float) -> float:
-        """A price that this share of the prices does not exceed, to a tenth; 0 without prices."""
-        left = share * self.steps.total()
-        for step, count in sorted(self.steps.items()):
-            left -= count
-            if left <= 0:
-                return float(2 ** (step / OCTAVE))
-        return 0.0
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one pass counts."""
-
-    partitions: int
-    known: set[str] | None = None
-    """The ids of the listings that something is known of, where a catalogue was given."""
-    records: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    """Records that can't be applied, by reason."""
-    first_errors: dict[str, str] = field(default_factory=dict)
-    backwards: int = 0
-    """Records with an earlier Kafka timestamp than the one before in their partition."""
-    offsets_wrong: int = 0
-    ancient: int = 0
-    """Events dated before the year 2000."""
-    users: Distinct = field(default_factory=Distinct)
-    homes: Distinct = field(default_factory=Distinct)
-    """Users, each with a partition."""
-    actions: int = 0
-    of_known: int = 0
-    with_market: int = 0
-    listings: Distinct = field(default_factory=Distinct)
-    """Listings acted on with a market,"""
-    in_markets: Distinct = field(default_factory=Distinct)
-    """and each with a market."""
-    prices: Prices = field(default_factory=Prices)
-    joins: Joins = field(default_factory=Joins)
-    choices: Choices = field(default_factory=Choices)
-    visits: Visits = field(default_factory=Visits)
-    _watermarks: Counter[int] = field(default_factory=Counter)
-    _last: dict[int, tuple[int, int]] = field(default_factory=dict)
-
-    def add(self, line: int, record: Record) -> None:
-        """A record, in the recording's order, and its line in the file."""
-        self.records += 1
-        partition = home(record, self.partitions)
-        self._place(partition, record)
-        try:
-            event = decode(record.value, record.key)
-            sessions.check(event, record.timestamp, self._watermarks[partition])
-        except EventError as error:
-            self.errors[error.reason] += 1
-            self.first_errors.setdefault(error.reason, f"line {line}: {error}")
-            if not isinstance(error, Late | Impossible):
-                return
-        else:
-            reached = min(event.timestamp, record.timestamp)
-            self._watermarks[partition] = max(self._watermarks[partition], reached)
-        self.kinds[event.__struct_config__.tag] += 1  # type: ignore[index]
-        if not isinstance(event, Tick):
-            self._user_event(partition, event)
-
-    def _place(self, partition: int, record: Record) -> None:
-        time, offset = self._last.get(partition, (0, -1))
-        self.backwards += record.timestamp < time
-        if record.offset is not None:
-            self.offsets_wrong += record.offset <= offset
-            offset = record.offset
-        self._last[partition] = record.timestamp, offset
-
-    def _user_event(self, partition: int, event: UserEvent) -> None:
-        self.ancient += event.timestamp < YEAR_2000
-        self.users.add(event.user_id)
-        self.homes.add((event.user_id, partition))
-        self.joins.add(event)
-        self.choices.add(event)
-        if isinstance(event, Search):
-            for result in event.results:
-                self.prices.add(result.price)
-        if type(event) not in KINDS:
-            return
-        listing, market = event.listing_id, event.market  # type: ignore[union-attr]
-        self.actions += 1
-        self.of_known += self.known is not None and listing in self.known
-        if market is not None:
-            self.with_market += 1
-            self.listings.add(listing)
-            self.in_markets.add((listing, market))
-        if KINDS[type(event)] != "rejection":  # the host's
-            self.visits.add(partition, event.user_id, event.timestamp)
 
 
 def validate(
@@ -185,7 +65,7 @@ def _records(tally: Tally) -> Iterator[Check]:
         "readable",
         tally.errors["unreadable"],
         tally.records,
-        f"records are no event{_first(tally, 'unreadable')}",
+        f"records are unreadable{_first(tally, 'unreadable')}",
         "mend what produces them (docs/topics.md says what an event is); a worker makes dead letters of them",
     )
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in tally.kinds.most_common())
@@ -215,8 +95,8 @@ def _order(tally: Tally) -> Iterator[Check]:
     yield rare(
         "offsets",
         tally.offsets_wrong,
-        tally.records,
-        "records do not have a greater offset than the one before them in their partition",
+        tally.offsets,
+        "records with an offset have none greater than the one before them in their partition",
         "the file is not one partition after the other as recorded: record the topic anew",
         limit=0,
     )
@@ -314,12 +194,9 @@ def _lists(tally: Tally) -> Iterator[Check]:
         "name the list that the visitor saw, with all that was shown in it and under the same listing ids",
         (checks.WRONG, checks.UNKNOWN),
     )
-    if chosen < checks.ENOUGH:
-        yield Check(what="places", status="skip", found=f"{chosen:,} choices in lists: too few to tell")
-        return
     first = choices.positions[1]
-    mean = sum(place * count for place, count in choices.positions.items()) / chosen
-    at_random = choices.expected / chosen
+    mean = sum(place * count for place, count in choices.positions.items()) / max(1, chosen)
+    at_random = choices.expected / max(1, chosen)
     check = common(
         "places",
         first,
@@ -328,6 +205,7 @@ def _lists(tally: Tally) -> Iterator[Check]:
         "record the whole list in the order shown, before the choice is known",
         (checks.FIRST, checks.FIRST),
         f"; the mean place is {mean:.1f}, at random it would be {at_random:.1f}",
+        checks.ENOUGH,
     )
     if check.status == "pass" and mean >= at_random:
         yield Check(
@@ -351,6 +229,7 @@ def _visits(visits: Visits) -> Iterator[Check]:
         "is the user id the same throughout a visit, and are all clicks recorded?",
         checks.SINGLE,
         f"; half have at most {visits.median_length()}",
+        checks.ENOUGH,
     )
     long = sum(length * count for length, count in visits.lengths.items() if length > WINDOWS.events)
     yield common(
@@ -369,18 +248,19 @@ def _visits(visits: Visits) -> Iterator[Check]:
         "are times rounded, to days or hours? Order within a visit, and how long somebody stayed, are lost",
         checks.SAME_TIME,
         f"; half take at most {visits.median_gap() / 1000:,.0f} s",
+        checks.ENOUGH,
     )
+    users = f"{len(visits.robots):,} " if visits.examples else ""
     examples = f" ({', '.join(map(repr, visits.examples))})" if visits.examples else ""
-    robots = rare(
+    yield rare(
         "robots",
         visits.robot_actions,
         visits.actions,
-        f"actions are by {len(visits.robots):,} users who do {FAST} and more at over one a second, "
+        f"actions are by {users}users who do {FAST} and more at over one a second, "
         f"or go on for {AWAKE // HOUR} hours without a pause{examples}",
         "leave these users out of what is learned from, and out of the topic",
         limit=checks.ROBOTS,
     )
-    yield robots
 
 
 def _markets(tally: Tally) -> Check:
