@@ -10,6 +10,7 @@ import click
 import msgspec
 import numpy as np
 
+from insession import next_click
 from insession.broker import kafka_home
 from insession.online import compare
 from insession.progress import Progress
@@ -34,6 +35,9 @@ def command() -> None:
       insession train sim.jsonl.zst --until 2024-12-30T03:00 --out bundles
       insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-30T03:00
     """
+
+
+command.add_command(next_click.command)
 
 
 @command.command("rerank")

@@ -11,20 +11,39 @@ import msgspec
 from click.core import ParameterSource
 
 from insession.progress import progress
-from models.datasets import globo, importing, session_rec, trivago
+from models.datasets import (
+    columns,
+    diginetica,
+    globo,
+    importing,
+    otto,
+    retailrocket,
+    session_rec,
+    trivago,
+    yoochoose,
+)
 from models.datasets.importing import Entry, Summary
+from models.datasets.seen import Seen
 from models.errors import UserError
 from models.listings import Listing
 from models.recording import Header, Writer
 
-FORMATS = ("trivago", "session-rec", "globo", "marketplace")
+FORMATS = (
+    *("trivago", "session-rec", "globo", "yoochoose", "diginetica", "retailrocket", "otto"),
+    *("columns", "marketplace"),
+)
 BELONGS = {
     "metadata": ("trivago",),
-    "listings_out": ("trivago", "marketplace"),
+    "listings_out": ("trivago", "yoochoose", "diginetica", "retailrocket", "columns", "marketplace"),
+    "named": ("columns",),
+    "meant": ("columns",),
+    "unit": ("columns",),
     "visits": ("marketplace",),
     "seed": ("marketplace",),
 }
 """The formats of the options that are not for all."""
+FLAGS = {"named": "--column", "meant": "--type", "unit": "--time"}
+"""What options are called where it is not their name."""
 WRITTEN = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -50,7 +69,27 @@ WRITTEN = click.Path(path_type=Path, dir_okay=False)
     "--listings-out",
     metavar="FILE",
     type=WRITTEN,
-    help="marketplace, trivago: where to write the listings.  [default: NAME.listings.jsonl beside the recording; for trivago only with --metadata]",
+    help="Where to write the listings, of formats that tell of them.  [default: NAME.listings.jsonl beside the recording, where the FILEs tell; for trivago only with --metadata]",
+)
+@click.option(
+    "--column",
+    "named",
+    metavar="FIELD=COLUMN",
+    multiple=True,
+    help=f"columns: which column has a field, of {', '.join(columns.FIELDS)} and {columns.ATTRIBUTE}NAME; the first three must be named.",
+)
+@click.option(
+    "--type",
+    "meant",
+    metavar="VALUE=KIND",
+    multiple=True,
+    help=f"columns: what the column of `type` calls a {', '.join(columns.KINDS)}, or {columns.NONE} for rows to leave out.",
+)
+@click.option(
+    "--time",
+    "unit",
+    type=click.Choice(columns.UNITS),
+    help="columns: how times are written.  [default: as the first row of each FILE looks]",
 )
 @click.option(
     "--visits",
@@ -68,6 +107,9 @@ def command(
     partitions: int,
     metadata: str | None,
     listings_out: Path | None,
+    named: tuple[str, ...],
+    meant: tuple[str, ...],
+    unit: columns.Unit | None,
     visits: int,
     seed: int,
     as_json: bool,
@@ -75,12 +117,17 @@ def command(
     """Make one recording, in event-time order, of the FILEs of a data set.
 
     \b
-    trivago      RecSys Challenge 2019: CSV, plain or gzip
-    session-rec  SessionId, ItemId, Time (seconds), tab separated
-    globo        Globo.com clicks: parquet or CSV
-    marketplace  a simulated marketplace; takes no FILE
+    trivago       RecSys Challenge 2019
+    session-rec   SessionId, ItemId, Time (seconds), tab separated
+    globo         Globo.com clicks: parquet or CSV
+    yoochoose     RecSys Challenge 2015: clicks and buys
+    diginetica    CIKM Cup 2016: any of its tables
+    retailrocket  events, item properties, category tree
+    otto          JSON lines of sessions
+    columns       any CSV or parquet, by --column
+    marketplace   a simulated marketplace; takes no FILE
 
-    A member of a zip is named FILE.zip:MEMBER. A wrong file is refused with its line and column, and nothing is
+    FILEs may come in any order, and gzip compressed. A member of a zip is named FILE.zip:MEMBER. A wrong file is refused with its line and column, and nothing is
     written. The listings file is what `insession train --listings` takes.
 
     \b
@@ -97,20 +144,44 @@ def command(
     listings: Iterable[Listing] | None = None
     match format_:
         case "trivago":
-            seen, properties = trivago.Seen(), trivago.properties(metadata) if metadata else {}
-            entries = trivago.events(files, summary.skipped, seen)
+            hotels, properties = trivago.Seen(), trivago.properties(metadata) if metadata else {}
+            entries = trivago.events(files, summary.skipped, hotels)
             if metadata or listings_out:
-                listings = trivago.listings(seen, properties)
+                listings = trivago.listings(hotels, properties)
         case "session-rec":
             entries = session_rec.events(files)
         case "globo":
             entries = globo.events(files)
+        case "yoochoose":
+            seen = Seen()
+            entries, listings = yoochoose.events(files, seen), seen.described()
+        case "diginetica":
+            tables = diginetica.sort_out(files)
+            entries = diginetica.events(tables, summary.skipped)
+            if tables["products"] or tables["categories"]:
+                listings = diginetica.listings(tables)
+        case "retailrocket":
+            tables = retailrocket.sort_out(files)
+            entries = retailrocket.events(tables)
+            if tables["properties"]:
+                listings = retailrocket.listings(tables)
+        case "otto":
+            entries = otto.events(files)
+        case "columns":
+            seen, fields = Seen(), columns.named(named)
+            entries = columns.events(files, fields, columns.meant(meant), unit, summary.skipped, seen)
+            if listings_out or any(columns.tells_of_listings(field) for field in fields):
+                listings = seen.described()
         case _:
             from models.datasets.marketplace import Marketplace
 
             market = Marketplace(seed)
             entries = ((event, None) for event in market.events(visits))
             listings = market.listings
+    if listings_out and listings is None:
+        raise UserError(
+            f"--listings-out: none of the files tells of listings; give {format_}'s tables of them"
+        )
     try:
         with Writer(out, Header(topic="clicks", partitions=partitions, source=format_)) as writer:
             shown = progress(entries, f"import {format_}", unit="events")
@@ -159,7 +230,7 @@ def _check(format_: str, files: tuple[str, ...]) -> None:
     source = click.get_current_context().get_parameter_source
     for name, formats in BELONGS.items():
         if format_ not in formats and source(name) is not ParameterSource.DEFAULT:
-            flag = f"--{name.replace('_', '-')}"
+            flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
             raise UserError(f"{flag} belongs to {' and '.join(formats)}, not to {format_}")
 
 

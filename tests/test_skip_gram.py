@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from models.training import skip_gram
-from models.training.skip_gram import Corpus, SkipGram
+from models.training.corpus import Corpus
+from models.training.run import Run
+from models.training.skip_gram import SkipGram
+from tests.made import a_corpus
 
 SMALL = SkipGram(dimensions=8, epochs=8, block=64, shared=16)
 
@@ -13,12 +16,11 @@ SMALL = SkipGram(dimensions=8, epochs=8, block=64, shared=16)
 def planted(groups: int = 3, each: int = 6, sessions: int = 300, seed: int = 0) -> Corpus:
     """Sessions that stay within one group of listings: listing i is of group i % groups."""
     random = np.random.default_rng(seed)
-    tokens = [random.permutation(each)[:4] * groups + random.integers(groups) for _ in range(sessions)]
-    return Corpus(np.concatenate(tokens), np.repeat(np.arange(sessions), 4))
+    return a_corpus(random.permutation(each)[:4] * groups + random.integers(groups) for _ in range(sessions))
 
 
 def test_it_finds_planted_groups() -> None:
-    vectors = skip_gram.train(planted(), SMALL, np.random.default_rng(1))
+    vectors = skip_gram.train(planted(), SMALL, Run(np.random.default_rng(1)))
     similarity = vectors @ vectors.T
     group = np.arange(len(vectors)) % 3
     same = (group[:, None] == group) & ~np.eye(len(vectors), dtype=bool)
@@ -28,29 +30,26 @@ def test_it_finds_planted_groups() -> None:
 
 
 def test_vectors_have_length_one() -> None:
-    vectors = skip_gram.train(planted(), SMALL, np.random.default_rng(1))
+    vectors = skip_gram.train(planted(), SMALL, Run(np.random.default_rng(1)))
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_one_seed_gives_the_same_bits_and_another_seed_others() -> None:
     torch.set_num_threads(1)
-    one, two, other = (skip_gram.train(planted(), SMALL, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, two, other = (
+        skip_gram.train(planted(), SMALL, Run(np.random.default_rng(seed))) for seed in (1, 1, 2)
+    )
     assert one.tobytes() == two.tobytes()
     assert one.tobytes() != other.tobytes()
 
 
 def test_the_loss_falls() -> None:
-    losses: dict[str, float] = {}
-
-    def note(done: int, total: int, text: str) -> None:
-        epoch, loss = text.split(", loss ")
-        losses[epoch] = float(loss)
-
-    skip_gram.train(planted(), SMALL, np.random.default_rng(1), note)
-    values = list(losses.values())
-    assert len(values) == SMALL.epochs
-    assert values[-1] < 0.8 * values[0]
+    run = Run(np.random.default_rng(1))
+    skip_gram.train(planted(), SMALL, run)
+    losses = [epoch.loss for epoch in run.curve]
+    assert len(losses) == SMALL.epochs
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_positives_are_near_of_the_same_session_and_another_listing() -> None:
@@ -71,9 +70,9 @@ def test_sessions_shuffle_as_wholes_with_nothing_lost() -> None:
     tokens, sessions = skip_gram._shuffled(corpus, 3, np.random.default_rng(0))
     assert tokens[:3].tolist() == tokens[-3:].tolist() == [0, 0, 0]
     tokens, sessions = tokens[3:-3], sessions[3:-3]
-    assert sessions.tolist() != corpus.sessions.tolist()
+    assert sessions.tolist() != corpus.session.tolist()
     for session in range(20):
-        assert tokens[sessions == session].tolist() == corpus.tokens[corpus.sessions == session].tolist()
+        assert tokens[sessions == session].tolist() == corpus.tokens[corpus.session == session].tolist()
     assert np.count_nonzero(np.diff(sessions)) == 19
 
 

@@ -8,14 +8,18 @@ taken on the rows a block gathered, and each row moves by Adagrad with one accum
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from msgspec import Meta
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from models.training.corpus import Corpus
+from models.training.run import Run
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -25,9 +29,9 @@ Floats = npt.NDArray[np.float32]
 class SkipGram:
     """The settings of the training."""
 
-    dimensions: int = 32
-    epochs: int = 10
-    window: int = 5
+    dimensions: Annotated[int, Meta(ge=2, le=1024)] = 32
+    epochs: Annotated[int, Meta(ge=1)] = 10
+    window: Annotated[int, Meta(ge=1, le=100)] = 5
     negatives: int = 5
     """Weight of the negatives: as if each positive had so many of its own."""
     shared: int = 128
@@ -39,19 +43,6 @@ class SkipGram:
     learning_rate: float = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """Sessions end to end: `tokens`, the listing of each step, from 0 on without holes, and `sessions`, which one it belongs to."""
-
-    tokens: Ints
-    sessions: Ints
-
-    @property
-    def vocabulary(self) -> int:
-        """How many different listings."""
-        return int(self.tokens.max()) + 1 if len(self.tokens) else 0
-
-
 def loss(centres: Tensor, windows: Tensor, wanted: Tensor, negatives: Tensor, share: Tensor) -> Tensor:
     """The loss of a block: `centres` [b, d], `windows` [b, 2w+1, d] around them, `wanted` [b, 2w+1] which of those
     are positives, `negatives` [k, d] and `share` [b, 1], what one of them weighs for a centre."""
@@ -60,24 +51,23 @@ def loss(centres: Tensor, windows: Tensor, wanted: Tensor, negatives: Tensor, sh
     return -(logsigmoid(positive) * wanted).sum() - (logsigmoid(-negative) * share).sum()
 
 
-def train(
-    corpus: Corpus,
-    settings: SkipGram,
-    random: np.random.Generator,
-    on_progress: Callable[[int, int, str], None] = lambda done, total, note: None,
-) -> Floats:
-    """Vectors of unit length, float32 [n, d], for the n listings of the corpus."""
-    size, reach = corpus.vocabulary, settings.window
-    scale = 0.5 / settings.dimensions
+def train(corpus: Corpus, settings: SkipGram, run: Run) -> Floats:
+    """Vectors for the n listings of the corpus, float32 [n, d]: of unit length, zeros for those that never stand in it."""
+    random, reach = run.random, settings.window
+    counts = corpus.counts
+    size, scale = len(counts), 0.5 / settings.dimensions
     table = torch.from_numpy(random.uniform(-scale, scale, (size, settings.dimensions)).astype(np.float32))
     around = torch.zeros_like(table)
     sums, sums_around = torch.full((size, 1), 1e-6), torch.full((size, 1), 1e-6)
-    drawn = np.cumsum(np.bincount(corpus.tokens, minlength=size) ** settings.smoothing)
-    steps, total = 0, settings.epochs * len(corpus.tokens)
-    for epoch in range(settings.epochs):
+    drawn = np.cumsum(counts**settings.smoothing * (counts > 0))
+    state = {"table": table, "around": around, "sums": sums, "sums_around": sums_around}
+
+    def vectors() -> Floats:
+        return unit(table.numpy() * (counts > 0)[:, None])
+
+    for _ in run.epochs(settings.epochs, state, vectors):
         tokens, sessions = _shuffled(corpus, reach, random)
         far = random.integers(1, reach + 1, len(tokens))
-        spent = 0.0
         for start in range(reach, len(tokens) - reach, settings.block):
             end = min(start + settings.block, len(tokens) - reach)
             span = tokens[start - reach : end + reach]
@@ -96,18 +86,16 @@ def train(
             moves = torch.autograd.grad(value, (centres, others))
             _descend(table, sums, centre, moves[0], settings.learning_rate)
             _descend(around, sums_around, rows, moves[1], settings.learning_rate)
-
-            spent += value.item()
-            steps += end - start
-            on_progress(steps, total, f"epoch {epoch + 1}, loss {spent / (end - reach):.3f}")
-    return unit(table.numpy())
+            run.step(value.item(), end - start, end - reach, len(tokens) - 2 * reach)
+    return vectors()
 
 
 def _shuffled(corpus: Corpus, reach: int, random: np.random.Generator) -> tuple[Ints, Ints]:
     """Tokens and sessions with the sessions in a new order, padded by `reach` on both sides."""
-    place = random.permutation(int(corpus.sessions.max()) + 1 if len(corpus.sessions) else 0)
-    order = np.argsort(place[corpus.sessions], kind="stable")
-    return np.pad(corpus.tokens[order], reach), np.pad(corpus.sessions[order], reach, constant_values=-1)
+    session = corpus.session
+    order = np.argsort(random.permutation(corpus.sessions)[session], kind="stable")
+    tokens = corpus.tokens[order].astype(np.int64)
+    return np.pad(tokens, reach), np.pad(session[order], reach, constant_values=-1)
 
 
 def _wanted(tokens: Ints, sessions: Ints, far: Ints, reach: int) -> Floats:
