@@ -4,8 +4,8 @@ A small generative model; docs/marketplace.md has every distribution, its parame
 All draws come from the seed.
 
 *Listings* (models/datasets/simulated_catalogue.py). Every market (a city) has its share of the listings. A listing has
-one of eight styles; a style is a random direction in a space of LATENT dimensions, and the listing's own latent vector
-is its style's with some noise, at length one. The style makes its type, quarter, amenities, the words of its text and
+one of eight styles; a style is a random direction, at right angles to the others, in a space of LATENT
+dimensions, and the listing's own latent vector is its style's with some noise, at length one. The style makes its type, quarter, amenities, the words of its text and
 its image likely, but none of them certain. Quality is normal; popularity is quality with noise, and swings over the
 weeks; the price is log-normal by market, type and quality. Some listings come later, and some go.
 
@@ -22,7 +22,7 @@ where the noise is this visitor's own and stays through the visit.
 those free, the popular ones sooner, and shows the 25 best by popularity and relevance noise, drawn anew for each
 search. It knows nothing of tastes: that is what a re-ranking can add.
 
-*What visitors do.* They look at position p with the probability p ** -0.7, click on what they look at with probability
+*What visitors do.* They look at position p with the probability p ** -0.65, click on what they look at with probability
 sigmoid(sharpness * (utility - APPEAL)), and know better what they want from search to search (the sharpness rises). So
 the clicks of the first lists, noisy as they are, tell of the later choice. They come back to what they liked, save it,
 and ask the host. In the end about half of them look through the last list and book the best of it and of what they
@@ -45,6 +45,8 @@ from models.listings import Listing
 
 MONDAY = 1_735_516_800_000
 """Where simulated time begins unless told: 30 December 2024, midnight UTC."""
+LATEST = 252_000_000_000_000
+"""It begins by then, in 9955, so that no time is beyond what an event may have."""
 
 BLOCK = 256
 """Visits that are drawn at once."""
@@ -100,7 +102,9 @@ class Marketplace:
     def __init__(
         self, seed: int, *, markets: int = len(CITIES), listings: int = 1_500, start_ms: int = MONDAY
     ) -> None:
-        """`markets` cities, with `listings` in all, from `start_ms` on. Raises ValueError where there are too few."""
+        """`markets` cities, with `listings` in all, from `start_ms` on. Raises ValueError where that can't be."""
+        if not 0 <= start_ms <= LATEST:
+            raise ValueError("it begins between 1970 and 9955")
         self.seed, self.start_ms = seed, start_ms
         self.catalogue = Catalogue(np.random.default_rng([seed, 0]), start_ms, markets, listings)
         self.listings = self.catalogue.listings

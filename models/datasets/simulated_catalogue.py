@@ -85,7 +85,7 @@ class Catalogue:
         self.size[0] += listings - self.size.sum()
         self.first: Whole = np.cumsum(self.size) - self.size
         self.market: Whole = np.repeat(np.arange(markets), self.size)
-        self.styles = unit(rng.standard_normal((STYLES, LATENT)))
+        self.styles: Vector = np.linalg.qr(rng.standard_normal((LATENT, STYLES)))[0].T
         """float64 [STYLES, LATENT]: the directions around which tastes and listings lie."""
         self.style: Whole = rng.integers(STYLES, size=listings)
         self.latent = unit(self.styles[self.style] + 0.2 * rng.standard_normal((listings, LATENT)))
@@ -187,6 +187,7 @@ class Catalogue:
                 name for name, has in zip(AMENITIES, self._amenities[row], strict=True) if has
             ),
             "text": f"{', '.join(words[:-1]).capitalize()} and {words[-1]}: {kind} in the {quarter} of {city}.",
+            "image": " ".join([f"{value:.3f}" for value in self.images[row].tolist()]),
             "since": _date(int(self.since[row])),
         }
         if self.until[row] < NEVER:

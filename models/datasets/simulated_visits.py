@@ -24,17 +24,17 @@ FREE = 0.5
 SHORTLIST = 64
 """and the service finds so many at most, the popular ones sooner."""
 TASTE, QUALITY, PRICE, NOISE = 5.0, 0.6, 0.8, 0.4
-APPEAL = 2.7
+APPEAL = 2.5
 RELEVANCE_NOISE = 0.8
-MORE_SHAPE, MORE_MEAN, MOST_SEARCHES = 0.5, 2.4, 25
+MORE_SHAPE, MORE_MEAN, MOST_SEARCHES = 0.4, 2.7, 25
 """Searches after a visit's first: negative binomial."""
-EXAMINED: Single = (np.arange(1, SHOWN + 1) ** -0.7).astype(np.float32)
+EXAMINED: Single = (np.arange(1, SHOWN + 1) ** -0.65).astype(np.float32)
 """How likely a visitor looks at each position."""
 MOST_CLICKS = 6
 """... in one list."""
-AGAIN = 0.2
+AGAIN = 0.1
 """The part of the clicks on what was clicked before in the visit that is really made,"""
-BACK = 0.1
+BACK = 0.07
 """and how often somebody goes back to the best so far after a search that is not the first."""
 SAVES, ASKS, LEAVES = 0.3, 0.06, 0.3
 """Of clicks on what appeals: saved, host asked; and of all, with a `leave`."""
@@ -43,13 +43,13 @@ BOOKS = 0.25
 SEEN = 0.9
 """the best of what was clicked on and of this part of the last list;"""
 REFUSED = 0.04
-TRIES_AGAIN = 0.2
+TRIES_AGAIN = 0.1
 PAUSES = 0.02
 
 SEARCH, CLICK, WISHLIST, INQUIRY, LEAVE, BOOKING, REJECTION = range(7)
-SECONDS = np.array([15.0, 8.0, 3.0, 20.0, 1.0, 45.0, 240.0])
+SECONDS = np.array([12.0, 7.0, 3.0, 20.0, 1.0, 45.0, 240.0])
 """The median time before an event of each kind,"""
-DWELL = 18.0
+DWELL = 15.0
 """and on what was opened, where it appeals as much as APPEAL; both are log-normal,"""
 SPREAD, DWELL_SPREAD = 1.3, 1.7
 """with these standard deviations of the logarithm."""
