@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+import math
+from collections.abc import Callable, Hashable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import msgspec
 from click.core import ParameterSource
 
 from insession.progress import progress
+from insession.times import Time
 from models.datasets import (
     columns,
     diginetica,
@@ -38,11 +40,10 @@ BELONGS = {
     "named": ("columns",),
     "meant": ("columns",),
     "unit": ("columns",),
-    "visits": ("marketplace",),
-    "seed": ("marketplace",),
+    **dict.fromkeys(("visits", "seed", "size", "markets", "start", "days"), ("marketplace",)),
 }
 """The formats of the options that are not for all."""
-FLAGS = {"named": "--column", "meant": "--type", "unit": "--time"}
+FLAGS = {"named": "--column", "meant": "--type", "unit": "--time", "size": "--listings"}
 """What options are called where it is not their name."""
 WRITTEN = click.Path(path_type=Path, dir_okay=False)
 
@@ -69,7 +70,7 @@ WRITTEN = click.Path(path_type=Path, dir_okay=False)
     "--listings-out",
     metavar="FILE",
     type=WRITTEN,
-    help="Where to write the listings, of formats that tell of them.  [default: NAME.listings.jsonl beside the recording, where the FILEs tell; for trivago only with --metadata]",
+    help="Where to write the listings, of formats that tell of them.  [default: NAME.listings.jsonl beside the recording, where the FILEs tell; for trivago only with --metadata]. marketplace: a name that ends with .zst gets a recording of the topic `listings`, with when each comes and goes.",
 )
 @click.option(
     "--column",
@@ -95,10 +96,37 @@ WRITTEN = click.Path(path_type=Path, dir_okay=False)
     "--visits",
     default=20_000,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, 9_999_999),
     help="marketplace: how many to simulate.",
 )
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="marketplace: its seed.")
+@click.option(
+    "--listings",
+    "size",
+    default=1_500,
+    show_default=True,
+    type=click.IntRange(1, 200_000),
+    help="marketplace: how many there are in all, at least 50 in a market.",
+)
+@click.option(
+    "--markets",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1, 12),
+    help="marketplace: how many cities.",
+)
+@click.option(
+    "--start",
+    type=Time(),
+    default="2024-12-30",
+    show_default=True,
+    help="marketplace: when it begins: an ISO date or time (UTC), or milliseconds.",
+)
+@click.option(
+    "--days",
+    type=click.FloatRange(0.001, 3_650),
+    help="marketplace: over how many days the visits are spread.  [default: 150 visits an hour]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     format_: str,
@@ -112,6 +140,10 @@ def command(
     unit: columns.Unit | None,
     visits: int,
     seed: int,
+    size: int,
+    markets: int,
+    start: int,
+    days: float | None,
     as_json: bool,
 ) -> None:
     """Make one recording, in event-time order, of the FILEs of a data set.
@@ -142,6 +174,7 @@ def command(
     summary, written = Summary(), 0
     entries: Iterable[Entry]
     listings: Iterable[Listing] | None = None
+    announced: Callable[[int], Iterable[importing.Announcement]] | None = None
     match format_:
         case "trivago":
             hotels, properties = trivago.Seen(), trivago.properties(metadata) if metadata else {}
@@ -174,10 +207,17 @@ def command(
                 listings = seen.described()
         case _:
             from models.datasets.marketplace import Marketplace
+            from models.datasets.simulated_visitors import PER_HOUR
 
-            market = Marketplace(seed)
-            entries = ((event, None) for event in market.events(visits))
-            listings = market.listings
+            try:
+                market = Marketplace(seed, markets=markets, listings=size, start_ms=start)
+            except ValueError as error:
+                raise UserError(f"import marketplace: {error}") from None
+            if days is not None and math.isnan(days):
+                raise UserError("--days is a number")
+            per_hour = PER_HOUR if days is None else visits / (24 * days)
+            entries = ((event, None) for event in market.events(visits, per_hour=per_hour))
+            listings, announced = market.listings, market.announcements
     if listings_out and listings is None:
         raise UserError(
             f"--listings-out: none of the files tells of listings; give {format_}'s tables of them"
@@ -191,7 +231,9 @@ def command(
                 writer.write(record)
             if not writer.records:
                 raise UserError(f"{files[0]}: no events in it")
-            if listings is not None:
+            if announced is not None and catalogue.suffix == ".zst":
+                written = importing.write_announcements(catalogue, announced(summary.last or 0), partitions)
+            elif listings is not None:
                 written = importing.write_listings(catalogue, listings)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror or error}") from None

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from insession.import_ import FORMATS
 from insession.main import main
 from models.events import decode
-from models.listings import Listing
+from models.listings import Listing, decode_record
 from models.recording import read
+from models.training.listing_files import read_listings
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -103,6 +105,48 @@ def test_the_marketplace_is_imported_without_a_file(run: Run, tmp_path: Path) ->
     assert out.read_bytes() == first
     run("marketplace", "--visits", 30, "--seed", 2, "--out", out)
     assert out.read_bytes() != first
+
+
+def test_a_marketplace_has_the_size_and_the_days_that_were_asked_for(run: Run, tmp_path: Path) -> None:
+    flags = ["--visits", 400, "--listings", 260, "--markets", 3, "--start", "2026-03-01", "--days", 10]
+    code, output, _ = run("marketplace", *flags, "--out", tmp_path / "sim.jsonl.zst", "--json")
+    assert code == 0
+    report = json.loads(output)
+    assert report["listings"]["number"] == 260
+    lines = (tmp_path / "sim.listings.jsonl").read_bytes().splitlines()
+    listings = [msgspec.json.decode(line, type=Listing) for line in lines]
+    assert {listing.market for listing in listings} == {"Lisbon", "Barcelona", "Vienna"}
+    assert min(str(listing.attributes["since"]) for listing in listings) == "2026-03-01T00:00:00.000+00:00"
+    start, day = 1_772_323_200_000, 86_400_000
+    assert start <= report["first"] < start + day
+    assert start + 8 * day < report["last"] < start + 12 * day
+    vectors = read_vectors(tmp_path / "sim.listings.jsonl")
+    assert vectors.shape == (260, 16)
+
+
+def read_vectors(path: Path) -> np.ndarray:
+    listings = [msgspec.json.decode(line, type=Listing) for line in path.read_bytes().splitlines()]
+    return np.array([[float(part) for part in str(each.attributes["image"]).split()] for each in listings])
+
+
+def test_a_marketplaces_listings_may_be_a_recording_of_when_they_come_and_go(
+    run: Run, tmp_path: Path
+) -> None:
+    flags = ["--visits", 400, "--days", 30, "--listings-out", tmp_path / "listings.jsonl.zst"]
+    code, output, _ = run("marketplace", *flags, "--out", tmp_path / "sim.jsonl.zst", "--json")
+    assert code == 0
+    header, records = read(tmp_path / "listings.jsonl.zst")
+    assert (header.topic, header.partitions) == ("listings", 4)
+    said = [(record.timestamp, *decode_record(record.key, record.value)) for record in records]
+    assert [time for time, _, _ in said] == sorted(time for time, _, _ in said)
+    report = json.loads(output)
+    assert len({name for _, name, _ in said}) == report["listings"]["number"] < 1_500
+    assert 20 < sum(listing is None for _, _, listing in said) < 300
+    assert said[-1][0] <= report["last"]
+    there = {listing.listing_id for listing in read_listings(tmp_path / "listings.jsonl.zst")}
+    assert there == {
+        name for name, listing in {name: listing for _, name, listing in said}.items() if listing
+    }
 
 
 def test_a_wrong_file_is_one_line_exit_two_and_nothing_at_out(run: Run, hotels: Path, tmp_path: Path) -> None:
@@ -249,6 +293,14 @@ def test_a_table_without_rows_is_refused(run: Run, tmp_path: Path) -> None:
         (("columns", "x"), "name the column of `listing_id` with --column listing_id=COLUMN"),
         (("trivago", "x", "--visits", "5"), "--visits belongs to marketplace, not to trivago"),
         (("globo", "x", "--seed", "1"), "--seed belongs to marketplace, not to globo"),
+        (("otto", "x", "--listings", "99"), "--listings belongs to marketplace, not to otto"),
+        (("otto", "x", "--markets", "2"), "--markets belongs to marketplace, not to otto"),
+        (("otto", "x", "--start", "2024-01-01"), "--start belongs to marketplace, not to otto"),
+        (("otto", "x", "--days", "9"), "--days belongs to marketplace, not to otto"),
+        (("marketplace", "--listings", "599"), "1 to 12 markets of at least 50 listings each"),
+        (("marketplace", "--start", "9999-01-01"), "it begins between 1970 and 9955"),
+        (("marketplace", "--days", "nan"), "--days is a number"),
+        (("marketplace", "--days", "0"), "--days"),
         (("marketplace", "--listings-out", ""), "one has no name"),
         (("marketplace", "--out", "."), "is a directory"),
         (("trivago", "absent.csv"), "absent.csv: No such file"),

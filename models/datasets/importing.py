@@ -29,6 +29,9 @@ RECORD_BYTES = 400
 Entry = tuple[Event, str | None]
 """An event, and the session its source counts it to."""
 
+Announcement = tuple[int, str, Listing | None]
+"""When something is said of a listing (ms), which, and what; None where it goes."""
+
 
 @dataclass(slots=True)
 class Summary:
@@ -117,3 +120,19 @@ def write_listings(path: Path, listings: Iterable[Listing]) -> int:
     finally:
         part.unlink(missing_ok=True)
     return number
+
+
+def write_announcements(path: Path, said: Iterable[Announcement], partitions: int) -> int:
+    """Write a recording of the topic `listings`: when each came, and a record without a value where it went; how many
+    there are in it. Raises UserError where it can't be written."""
+    encoder = msgspec.json.Encoder()
+    listings: set[str] = set()
+    try:
+        with Writer(path, Header(topic="listings", partitions=partitions)) as writer:
+            for time, listing_id, listing in said:
+                key, value = listing_id.encode(), None if listing is None else encoder.encode(listing)
+                writer.write(Record(recording.partition_of(key, partitions), None, time, key, (), value))
+                listings.add(listing_id)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    return len(listings)
