@@ -30,8 +30,9 @@ from models.events import Booking, Click, Forget, Inquiry, Search, Wishlist
 from models.listings import Listing
 from models.sessions import WINDOWS
 from models.training import ranking, skip_gram
+from models.training.pairs import Corpus
 from models.training.ranking import Example, Ranking
-from models.training.skip_gram import Corpus, SkipGram
+from models.training.skip_gram import SkipGram
 from models.types import Types, listing_type, user_type
 
 EARLIER = 0.7
@@ -199,10 +200,13 @@ def train(
     distinct, tokens = np.unique(items, return_inverse=True)
     names = list(found.codes)
     vectors[[listings.row[names[item]] for item in distinct.tolist()]] = skip_gram.train(
-        Corpus(tokens, session),
+        Corpus(
+            tokens.astype(np.int32), np.append(np.unique(session, return_index=True)[1], len(session)), len(distinct)
+        ),
         embedding,
         random,
-        lambda done, total, note: on_progress("learning vectors", done, total, note),
+        threads=threads,
+        on_progress=lambda done, total, note: on_progress("learning vectors", done, total, note),
     )
     training = Training(
         source="recording",

@@ -1,9 +1,16 @@
 """Skip-gram with negative sampling over sessions: listings acted on near each other get near vectors.
 
 Mikolov et al., "Distributed representations of words and phrases and their compositionality", NIPS 2013; with
-sessions for sentences as in Grbovic and Cheng, "Real-time personalization using embeddings for search ranking at
-Airbnb", KDD 2018. Positives come in blocks of neighbouring positions that share their negatives; the gradient is
-taken on the rows a block gathered, and each row moves by Adagrad with one accumulator a row.
+sessions for sentences, and what Grbovic and Cheng, "Real-time personalization using embeddings for search ranking at
+Airbnb", KDD 2018, section 3.1, add: for a centre l, its contexts c (one of them the listing that its session booked),
+negatives n drawn from everywhere and m from the market of l, what is made small is
+
+    sum over c of  -log sigmoid(v'c . vl) - sum over n of log sigmoid(-v'n . vl) - sum over m of log sigmoid(-v'm . vl)
+
+Each row moves by Adagrad (Duchi, Hazan and Singer, 2011) with one accumulator a row.
+
+This loss without a regulariser is learned pair by pair in compiled code, skip_gram.cpp. Any other, and any on another
+device, is learned in blocks of clicks by the loop below, where autograd finds the gradient.
 """
 
 from __future__ import annotations
@@ -15,10 +22,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+
+from models.errors import UserError
+from models.training import _skip_gram, noise, pairs
+from models.training.losses import LOSSES, REGULARISERS
+from models.training.noise import Noise
+from models.training.pairs import Corpus, Sessions
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+
+COMPILED = ("log-sigmoid", "none")
+"""Loss and regulariser of the compiled code."""
+SMALLEST = 1e-6
+"""What an accumulator begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,107 +45,169 @@ class SkipGram:
     dimensions: int = 32
     epochs: int = 10
     window: int = 5
+    """A context is at most so many clicks away."""
     negatives: int = 5
-    """Weight of the negatives: as if each positive had so many of its own."""
-    shared: int = 128
-    """Negatives drawn for a block."""
-    block: int = 1024
-    """Positions in a block."""
-    smoothing: float = 0.75
+    """Drawn from everywhere for each pair,"""
+    market_negatives: int = 0
+    """and from the market of its centre."""
+    noise_exponent: float = 0.75
     """Negatives are drawn by frequency to this power."""
     learning_rate: float = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """Sessions end to end: `tokens`, the listing of each step, from 0 on without holes, and `sessions`, which one it belongs to."""
-
-    tokens: Ints
-    sessions: Ints
-
-    @property
-    def vocabulary(self) -> int:
-        """How many different listings."""
-        return int(self.tokens.max()) + 1 if len(self.tokens) else 0
-
-
-def loss(centres: Tensor, windows: Tensor, wanted: Tensor, negatives: Tensor, share: Tensor) -> Tensor:
-    """The loss of a block: `centres` [b, d], `windows` [b, 2w+1, d] around them, `wanted` [b, 2w+1] which of those
-    are positives, `negatives` [k, d] and `share` [b, 1], what one of them weighs for a centre."""
-    positive = (windows * centres[:, None, :]).sum(dim=2)
-    negative = centres @ negatives.T
-    return -(logsigmoid(positive) * wanted).sum() - (logsigmoid(-negative) * share).sum()
+    booked_context: bool = True
+    """Whether the listing that a session booked is a context of each of its clicks."""
+    booked_times: int = 1
+    """How often an epoch goes through a session that booked."""
+    shortest_click: float = 0.0
+    """Clicks known to be shorter, in seconds, are dropped."""
+    drop_single: bool = True
+    """Whether sessions of one click are dropped; else they count for how often a listing is drawn."""
+    subsampling: float = 0.0
+    """Clicks on listings of a greater share than this are dropped at random, the more the more frequent; 0: none."""
+    loss: str = "log-sigmoid"
+    regulariser: str = "none"
+    reg: float = 0.0
+    """What the regulariser weighs."""
+    block: int = 1024
+    """Clicks that are learned from together where autograd finds the gradient."""
 
 
 def train(
     corpus: Corpus,
     settings: SkipGram,
     random: np.random.Generator,
+    *,
+    threads: int = 1,
+    device: str = "cpu",
     on_progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Floats:
-    """Vectors of unit length, float32 [n, d], for the n listings of the corpus."""
-    size, reach = corpus.vocabulary, settings.window
-    scale = 0.5 / settings.dimensions
-    table = torch.from_numpy(random.uniform(-scale, scale, (size, settings.dimensions)).astype(np.float32))
-    around = torch.zeros_like(table)
-    sums, sums_around = torch.full((size, 1), 1e-6), torch.full((size, 1), 1e-6)
-    drawn = np.cumsum(np.bincount(corpus.tokens, minlength=size) ** settings.smoothing)
-    steps, total = 0, settings.epochs * len(corpus.tokens)
+    """Vectors for the listings of the corpus, float32 [n, d]: of unit length, or zeros where nothing is known of one.
+
+    What is in memory grows with the listings alone. Raises UserError for a loss or regulariser that isn't there.
+    """
+    for name, known in ((settings.loss, LOSSES), (settings.regulariser, REGULARISERS)):
+        if name not in known:
+            raise UserError(f"skip-gram knows no {name!r}; there are {', '.join(known)}")
+    compiled = (settings.loss, settings.regulariser) == COMPILED and device == "cpu"
+    parts = corpus.parts()
+    fewest = 2 if settings.drop_single else 1
+    counts = np.zeros(corpus.size, np.int64)
+    for part in parts:
+        kept = pairs.read(corpus, *part, settings.shortest_click, fewest)
+        counts += np.bincount(kept.tokens, minlength=corpus.size)
+    if not counts.any():
+        return np.zeros((corpus.size, settings.dimensions), np.float32)
+    drawn = noise.noise(counts, corpus.markets, settings.noise_exponent)
+    chances = pairs.chances(counts, settings.subsampling) if settings.subsampling else None
+
+    tables = Tables.begun(corpus.size, settings.dimensions, random, device)
+    learned, total = 0, settings.epochs * (len(corpus.starts) - 1)
     for epoch in range(settings.epochs):
-        tokens, sessions = _shuffled(corpus, reach, random)
-        far = random.integers(1, reach + 1, len(tokens))
-        spent = 0.0
-        for start in range(reach, len(tokens) - reach, settings.block):
-            end = min(start + settings.block, len(tokens) - reach)
-            span = tokens[start - reach : end + reach]
-            negative = np.searchsorted(drawn, random.random(settings.shared) * drawn[-1], side="right")
-            wanted = _wanted(span, sessions[start - reach : end + reach], far[start:end], reach)
-            share = wanted.sum(axis=1, keepdims=True) * np.float32(settings.negatives / settings.shared)
-
-            rows = torch.from_numpy(np.concatenate([span, negative]))
-            centre = torch.from_numpy(span[reach : len(span) - reach])
-            centres = table[centre].requires_grad_()
-            others = around[rows].requires_grad_()
-            windows = others[: len(span)].unfold(0, 2 * reach + 1, 1).transpose(1, 2)
-            value = loss(
-                centres, windows, torch.from_numpy(wanted), others[len(span) :], torch.from_numpy(share)
-            )
-            moves = torch.autograd.grad(value, (centres, others))
-            _descend(table, sums, centre, moves[0], settings.learning_rate)
-            _descend(around, sums_around, rows, moves[1], settings.learning_rate)
-
-            spent += value.item()
-            steps += end - start
-            on_progress(steps, total, f"epoch {epoch + 1}, loss {spent / (end - reach):.3f}")
-    return unit(table.numpy())
+        spent, many = 0.0, 0
+        for first, last in (parts[place] for place in random.permutation(len(parts)).tolist()):
+            kept = pairs.read(corpus, first, last, settings.shortest_click, fewest)
+            sessions = pairs.shuffled(kept, chances, settings.booked_times, random)
+            if not settings.booked_context:
+                sessions.booked[:] = -1
+            step = _pair_by_pair if compiled else _by_autograd
+            loss, count = step(tables, sessions, drawn, settings, random, threads)
+            spent, many, learned = spent + loss, many + count, learned + last - first
+            on_progress(learned, total, f"epoch {epoch + 1}, loss {spent / max(many, 1):.3f}")
+    return tables.vectors()
 
 
-def _shuffled(corpus: Corpus, reach: int, random: np.random.Generator) -> tuple[Ints, Ints]:
-    """Tokens and sessions with the sessions in a new order, padded by `reach` on both sides."""
-    place = random.permutation(int(corpus.sessions.max()) + 1 if len(corpus.sessions) else 0)
-    order = np.argsort(place[corpus.sessions], kind="stable")
-    return np.pad(corpus.tokens[order], reach), np.pad(corpus.sessions[order], reach, constant_values=-1)
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Vectors of listings as centres and as contexts, [n, d] each, and their accumulators, [n]."""
+
+    centres: Tensor
+    contexts: Tensor
+    centre_sums: Tensor
+    context_sums: Tensor
+
+    @staticmethod
+    def begun(size: int, dimensions: int, random: np.random.Generator, device: str) -> Tables:
+        scale = 0.5 / dimensions
+        centres = torch.from_numpy(random.uniform(-scale, scale, (size, dimensions)).astype(np.float32))
+        sums = torch.full((size,), SMALLEST)
+        return Tables(
+            *(tensor.to(device) for tensor in (centres, torch.zeros_like(centres), sums, sums.clone()))
+        )
+
+    def vectors(self) -> Floats:
+        """The centres that have moved, at length one."""
+        moved = self.centre_sums > SMALLEST
+        return unit((self.centres * moved[:, None]).cpu().numpy())
 
 
-def _wanted(tokens: Ints, sessions: Ints, far: Ints, reach: int) -> Floats:
-    """Which places around each centre are positives, float32 [b, 2w+1]: of the same session, no farther than
-    `far` (a nearer one counts more often), and not the centre's own listing."""
-    view = np.lib.stride_tricks.sliding_window_view
-    inner = slice(reach, len(tokens) - reach)
-    distance = np.abs(np.arange(-reach, reach + 1))
-    wanted: npt.NDArray[np.bool_] = view(sessions, 2 * reach + 1) == sessions[inner, None]
-    wanted &= view(tokens, 2 * reach + 1) != tokens[inner, None]
-    wanted &= distance <= far[:, None]
-    return wanted.astype(np.float32)
+def _pair_by_pair(
+    tables: Tables,
+    sessions: Sessions,
+    drawn: Noise,
+    settings: SkipGram,
+    random: np.random.Generator,
+    threads: int,
+) -> tuple[float, int]:
+    """Learns from the sessions in compiled code; the summed loss and of how many pairs."""
+    return _skip_gram.fit(
+        _skip_gram.Tables(
+            tables.centres.numpy(),
+            tables.contexts.numpy(),
+            tables.centre_sums.numpy(),
+            tables.context_sums.numpy(),
+        ),
+        _skip_gram.Noise(drawn.listings, drawn.ends, drawn.guide, drawn.low, drawn.high, noise.TRIES),
+        sessions.tokens,
+        sessions.starts,
+        sessions.booked,
+        settings.window,
+        settings.negatives,
+        settings.market_negatives,
+        settings.learning_rate,
+        int(random.integers(2**63)),
+        threads,
+    )
 
 
-def _descend(table: Tensor, sums: Tensor, rows: Tensor, moves: Tensor, learning_rate: float) -> None:
+def _by_autograd(
+    tables: Tables,
+    sessions: Sessions,
+    drawn: Noise,
+    settings: SkipGram,
+    random: np.random.Generator,
+    threads: int,
+) -> tuple[float, int]:
+    """The same for any loss and regulariser, and in blocks."""
+    spent, many, device = 0.0, 0, tables.centres.device
+    for first in range(0, len(sessions.tokens), settings.block):
+        last = min(first + settings.block, len(sessions.tokens))
+        centre, context = pairs.positives(sessions, first, last, settings.window, random)
+        if not len(centre):
+            continue
+        negative = drawn.draw(context, settings.negatives, settings.market_negatives, centre, random)
+        rows = torch.from_numpy(np.column_stack([context, negative])).to(device)
+        centres = torch.from_numpy(centre).to(device)
+
+        vectors = tables.centres[centres].requires_grad_()
+        others = tables.contexts[rows].requires_grad_()
+        scores = (others @ vectors[:, :, None]).squeeze(2)
+        cost = LOSSES[settings.loss](scores[:, 0], scores[:, 1:]).sum()
+        held = REGULARISERS[settings.regulariser](torch.cat([vectors, others.flatten(0, 1)]))
+        moves = torch.autograd.grad(cost + settings.reg * held, (vectors, others))
+        descend(tables.centres, tables.centre_sums, centres, moves[0], settings.learning_rate)
+        descend(
+            tables.contexts, tables.context_sums, rows.flatten(), moves[1].flatten(0, 1), settings.learning_rate
+        )
+        spent, many = spent + cost.item(), many + len(centre)
+    return spent, many
+
+
+def descend(table: Tensor, sums: Tensor, rows: Tensor, moves: Tensor, learning_rate: float) -> None:
     """Row-wise Adagrad: the moves of a row that stands more than once are added up first."""
     distinct, which = torch.unique(rows, return_inverse=True)
-    move = torch.zeros(len(distinct), moves.shape[1]).index_add_(0, which, moves)
-    size = sums[distinct] + move.square().mean(dim=1, keepdim=True)
+    move = torch.zeros(len(distinct), moves.shape[1], device=moves.device).index_add_(0, which, moves)
+    size = sums[distinct] + move.square().mean(dim=1)
     sums[distinct] = size
-    table[distinct] -= learning_rate * move / size.sqrt()
+    table[distinct] -= learning_rate * move / size.sqrt()[:, None]
 
 
 def unit(vectors: Floats) -> Floats:
