@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -11,6 +13,7 @@ import msgspec
 from insession.progress import Progress
 from insession.times import Time, text
 from models import bundle as bundle_
+from models.errors import UserError
 from models.index import Measured
 
 threads_option = click.option(
@@ -38,14 +41,53 @@ threads_option = click.option(
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all that is random.")
 @threads_option
 @click.option(
-    "--epochs",
-    type=click.IntRange(1),
-    default=10,
+    "--method",
+    default="skip-gram",
     show_default=True,
-    help="Times the vectors see each session.",
+    help="How to learn the vectors; docs/methods.md has them all.",
 )
 @click.option(
-    "--dimensions", type=click.IntRange(2, 1024), default=32, show_default=True, help="Of the vectors."
+    "--settings",
+    "settings_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The method's settings, as TOML: a line `name = value` for each.",
+)
+@click.option(
+    "--set",
+    "given",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="One of the method's settings; goes before those of the file. May be given several times.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="The same as --set epochs=N.")
+@click.option("--dimensions", type=click.IntRange(2, 1024), help="The same as --set dimensions=N.")
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 0.5),
+    default=0.0,
+    show_default=True,
+    help="Hold out this part of the sessions, the last ones, to see after each epoch how good the vectors are.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Stop after so many epochs without a better validation, and take the best; 0: go on to the end.",
+)
+@click.option(
+    "--checkpoints",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Keep the state of the training there after each epoch; the same command goes on from it.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where the vectors are learned.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -55,8 +97,15 @@ def command(
     until: int | None,
     seed: int,
     threads: int,
-    epochs: int,
-    dimensions: int,
+    method: str,
+    settings_file: Path | None,
+    given: tuple[str, ...],
+    epochs: int | None,
+    dimensions: int | None,
+    validation: float,
+    patience: int,
+    checkpoints: Path | None,
+    device: str,
     as_json: bool,
 ) -> None:
     """Learn a bundle from RECORDING, add it to a folder of bundles and make it the current one.
@@ -70,9 +119,19 @@ def command(
       insession import marketplace --visits 300 --out sim.jsonl.zst
       insession train sim.jsonl.zst --listings sim.listings.jsonl --out bundles
     """
-    from models.training import listing_files, pipeline
-    from models.training.skip_gram import SkipGram
+    from models.training import listing_files, methods, pipeline
 
+    if method not in methods.METHODS:
+        raise UserError(f"--method {method}: there are {', '.join(methods.METHODS)}")
+    if patience and not validation:
+        raise UserError("--patience goes with --validation: it looks at what is held out")
+    if device == "cuda" and not pipeline.has_cuda():
+        raise UserError("--device cuda: this machine has none that torch can use; take cpu")
+    flags = {"epochs": epochs, "dimensions": dimensions}
+    values = (_read(settings_file) if settings_file else {}) | dict(map(_pair, given))
+    settings = methods.configured(
+        method, values | {name: value for name, value in flags.items() if value is not None}
+    )
     started = time.perf_counter()
     stage = _Stages()
     known = listing_files.read_listings(listings) if listings else []
@@ -83,7 +142,12 @@ def command(
             until=until,
             seed=seed,
             threads=threads,
-            embedding=SkipGram(dimensions=dimensions, epochs=epochs),
+            method=method,
+            settings=settings,
+            validation=validation,
+            patience=patience,
+            device=device,
+            checkpoints=checkpoints,
             on_progress=stage.update,
         )
     finally:
@@ -96,7 +160,10 @@ def command(
         "path": str(path),
         "listings": len(made.listings),
         "listings_with_vector": facts.metrics["listings_with_vector"],
-        "dimensions": dimensions,
+        "method": method,
+        "settings": facts.settings,
+        "dimensions": made.manifest.dimensions,
+        "curve": facts.curve,
         "events": facts.metrics["events"],
         "sessions": facts.metrics["sessions"],
         "ranker": facts.ranker,
@@ -110,6 +177,11 @@ def command(
         click.echo(msgspec.json.encode(report))
         return
     click.echo(f"{path}: {report['seconds']:.1f} s")
+    if facts.curve:
+        last = facts.curve[-1]
+        held = max((each.validation for each in facts.curve if each.validation is not None), default=None)
+        says = "" if held is None else f", MRR@20 on what was held out at best {held:.3f}"
+        click.echo(f"  {method}, {len(facts.curve)} epochs, loss {last.loss:.3f}{says}")
     click.echo(
         f"  vectors   {report['listings_with_vector']:,} of {len(made.listings):,} listings,"
         f" from {report['sessions']:,} sessions before {text(facts.embeddings_until or 0)}"
@@ -118,6 +190,29 @@ def command(
     default = f"the default: fewer than {pipeline.FEWEST} searches in a session with a known choice"
     click.echo(f"  ranker    {learned if facts.ranker == 'learned' else default}")
     click.echo(f"  index     {finds(index)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file."""
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not TOML: {error}") from None
+    for name, value in values.items():
+        if not isinstance(value, bool | int | float | str):
+            raise UserError(f"{path}: `{name}` must be a number, a text, or true or false")
+    return values
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """A setting that is given as NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UserError(f"--set {text}: give NAME=VALUE, as in --set window=3")
+    return name.strip(), value.strip()
 
 
 def warn(line: str) -> None:

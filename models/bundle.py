@@ -54,6 +54,15 @@ UNIT = 1e-3
 Floats = npt.NDArray[np.float32]
 
 
+class Epoch(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of an epoch of training."""
+
+    loss: float
+    """The mean over its examples."""
+    validation: float | None = None
+    """How good the vectors were then on what was held out, where something was."""
+
+
 class Training(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a bundle was made. Nothing here differs between two runs with one seed."""
 
@@ -61,7 +70,12 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: str
     """The fingerprint of what it was made from."""
     seed: int | None = None
-    settings: dict[str, int | float | str] = {}
+    method: str | None = None
+    """How the vectors were learned,"""
+    settings: dict[str, int | float | str | bool] = {}
+    """with which settings,"""
+    curve: list[Epoch] = []
+    """and what came of each epoch."""
     embeddings_until: int | None = None
     """The timestamp (ms) before which every event is that the vectors were fitted to,"""
     trained_until: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from models.history import Deed, Done, History, Visit
 from models.listings import Listing
 from models.recording import Header, Record, Writer, partition_of
 from models.sessions import Action, Kept, Kind, Session, Shown, State, UserEmbedding
+from models.training.corpus import Collector, Corpus
 
 START = 1_700_000_000_000
 MINUTE = 60_000
@@ -45,6 +47,19 @@ def a_bundle(
         ranker=learned or ranker.default(),
         training=Training(source="embeddings", data="made"),
     )
+
+
+def a_corpus(
+    sessions: Iterable[Iterable[int]], known: Iterable[Listing] = (), *, seconds: float = math.nan
+) -> Corpus:
+    """Clicks, a minute apart, on the listings `l0`, `l1`, ..., of which some more may be `known`; session k is user k's."""
+    visits = [list(session) for session in sessions]
+    rows = {f"l{row}": Listing(listing_id=f"l{row}") for row in range(1 + max(map(max, visits)))}
+    rows |= {listing.listing_id: listing for listing in known}
+    collector = Collector()
+    for user, session in enumerate(visits):
+        collector.add(user, [(row, 0, seconds, START + at * MINUTE) for at, row in enumerate(session)])
+    return collector.corpus(listings.collect(rows.values()))
 
 
 def act(

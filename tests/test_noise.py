@@ -7,6 +7,7 @@ from models.training import _skip_gram
 from models.training.noise import TRIES, Noise, noise
 
 COUNTS = np.array([40, 10, 0, 20, 30, 1, 5])
+NONE = np.full(7, -1, np.int32)
 MARKETS = np.array([0, 1, 0, 1, 0, 2, -1], np.int32)
 
 
@@ -21,7 +22,7 @@ def shares(drawn: Noise, many: int, near: int, centre: int, context: int) -> np.
 @pytest.mark.parametrize("exponent", [0.0, 0.75, 1.0])
 def test_negatives_are_drawn_by_frequency_to_a_power(exponent: float) -> None:
     expected = np.where(COUNTS > 0, np.maximum(COUNTS, 1.0) ** exponent, 0)
-    found = shares(noise(COUNTS, None, exponent), 5, 0, 0, 2)
+    found = shares(noise(COUNTS, NONE, exponent), 5, 0, 0, 2)
     np.testing.assert_allclose(found, expected / expected.sum(), atol=0.01)
 
 
@@ -37,7 +38,7 @@ def test_a_centre_alone_in_its_market_or_of_none_has_negatives_from_everywhere(c
 
 
 def test_a_listing_is_hardly_ever_a_negative_of_its_own_pair() -> None:
-    assert shares(noise(COUNTS, None, 1.0), 5, 0, 1, 0)[0] < 0.002
+    assert shares(noise(COUNTS, NONE, 1.0), 5, 0, 1, 0)[0] < 0.002
 
 
 def test_a_draw_is_the_same_in_compiled_code() -> None:
@@ -58,4 +59,4 @@ def test_markets_lie_end_to_end() -> None:
 
 def test_without_a_click_there_is_no_noise() -> None:
     with pytest.raises(ValueError, match="nothing was acted on"):
-        noise(np.zeros(3, np.int64), None, 0.75)
+        noise(np.zeros(7, np.int64), NONE, 0.75)

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
-import pytest
 
 from models.training import pairs
-from models.training.pairs import Corpus, Sessions
+from models.training.corpus import BOOKING, Corpus
+from models.training.pairs import Sessions
+from tests.made import a_corpus
 
 TOKENS = np.array([0, 1, 2, 1, 3, 4], np.int32)
 STARTS = np.array([0, 4, 5, 6])
-SECONDS = np.array([10, 40, np.nan, 5, 3, np.nan], np.float32)
-BOOKED = np.array([False, False, False, True, False, False])
+SECONDS = [10, 40, np.nan, 5, 3, np.nan]
+
+
+def visits(seconds: list[float] | None = None, booked: tuple[int, ...] = ()) -> Corpus:
+    """Three sessions, how long each click was, and which of them were bookings."""
+    made = a_corpus([[0, 1, 2, 1], [3], [4]])
+    kinds = np.where(np.isin(np.arange(6), booked), BOOKING, 0).astype(np.uint8)
+    return replace(made, kinds=kinds, seconds=np.array(seconds or [np.nan] * 6, np.float32))
 
 
 def listed(sessions: Sessions) -> list[list[int]]:
@@ -17,22 +26,20 @@ def listed(sessions: Sessions) -> list[list[int]]:
 
 
 def test_clicks_known_to_be_short_are_dropped_and_bookings_never() -> None:
-    corpus = Corpus(TOKENS, STARTS, 5, booked=BOOKED, seconds=SECONDS)
-    kept = pairs.read(corpus, 0, 3, 30.0, 0)
+    kept = pairs.read(visits(SECONDS, booked=(3,)), 0, 3, 30.0, 0)
     assert listed(kept) == [[1, 2, 1], [], [4]]
     assert kept.booked.tolist() == [1, -1, -1]
 
 
 def test_sessions_left_with_one_click_are_dropped_where_two_are_the_fewest() -> None:
-    corpus = Corpus(TOKENS, STARTS, 5, seconds=SECONDS)
+    corpus = visits(SECONDS)
     assert listed(pairs.read(corpus, 0, 3, 0.0, 2)) == [[0, 1, 2, 1]]
     assert listed(pairs.read(corpus, 0, 3, 0.0, 1)) == [[0, 1, 2, 1], [3], [4]]
     assert listed(pairs.read(corpus, 0, 3, 30.0, 1)) == [[1, 2], [4]]
 
 
 def test_a_session_stands_for_what_it_booked_last() -> None:
-    corpus = Corpus(TOKENS, STARTS, 5, booked=np.array([False, True, True, False, True, False]))
-    assert pairs.read(corpus, 0, 3, 0.0, 0).booked.tolist() == [2, 3, -1]
+    assert pairs.read(visits(booked=(1, 2, 4)), 0, 3, 0.0, 0).booked.tolist() == [2, 3, -1]
 
 
 def test_sessions_shuffle_as_wholes_and_booked_ones_stand_several_times() -> None:
@@ -68,13 +75,13 @@ def test_contexts_are_near_of_the_same_session_and_another_listing() -> None:
 
 def test_a_nearer_context_counts_more_often() -> None:
     sessions = Sessions(
-        np.arange(400, dtype=np.int32), np.arange(0, 401, 4), np.full(100, -1, np.int32)
+        np.arange(4_000, dtype=np.int32), np.arange(0, 4_001, 4), np.full(1_000, -1, np.int32)
     )
     centre, context = positives(sessions, 3, 0)
     far = np.bincount(np.abs(centre - context), minlength=4)
     assert far[0] == 0
-    assert far[1] == 600  # all of them: the reach is one at least
-    np.testing.assert_allclose(far[2:], [400 * 2 / 3, 200 / 3], rtol=0.15)
+    assert far[1] == 6_000  # all of them: the reach is one at least
+    np.testing.assert_allclose(far[2:], [4_000 * 2 / 3, 2_000 / 3], rtol=0.1)
 
 
 def test_what_was_booked_is_a_context_of_each_other_click_wherever_it_stands() -> None:
@@ -84,17 +91,6 @@ def test_what_was_booked_is_a_context_of_each_other_click_wherever_it_stands() -
     near = [(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2), (3, 4), (4, 3), (5, 6), (6, 5)]
     booked = [(0, 4), (1, 4), (2, 4), (3, 4)]
     assert sorted(zip(centre.tolist(), context.tolist(), strict=True)) == sorted(near + booked)
-
-
-@pytest.mark.parametrize("size", [1, 3, 7, 1_000])
-def test_parts_are_whole_sessions_and_all_of_them(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "PART", size)
-    random = np.random.default_rng(0)
-    starts = np.concatenate([[0], np.cumsum(random.integers(1, 6, 50))])
-    parts = Corpus(np.zeros(int(starts[-1]), np.int32), starts, 1).parts()
-    assert [first for first, _ in parts] == [0, *(last for _, last in parts[:-1])]
-    assert parts[-1][1] == 50
-    assert all(starts[last] - starts[first] < size + 5 for first, last in parts)
 
 
 def positives(sessions: Sessions, window: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

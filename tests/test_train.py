@@ -3,8 +3,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,8 @@ from models.errors import UserError
 from models.events import Booking, Click, Event, Forget, Rejection, Result, Search
 from models.listings import Listing
 from models.training import pipeline
+from models.training.corpus import steps
+from models.training.gathering import Gathering, gather
 from models.training.skip_gram import SkipGram
 from tests.made import MINUTE, START, record
 
@@ -37,7 +39,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(recording: Path) -> Bundle:
-    return pipeline.train(recording, known=SIMULATED.listings, embedding=QUICK)
+    return pipeline.train(recording, known=SIMULATED.listings, settings=QUICK)
 
 
 def vectors(made: Bundle) -> dict[str, tuple[float, ...]]:
@@ -46,6 +48,13 @@ def vectors(made: Bundle) -> dict[str, tuple[float, ...]]:
         for name, vector in zip(made.listings.ids, made.vectors.tolist(), strict=True)
         if any(vector)
     }
+
+
+def sessions(path: Path) -> list[list[str]]:
+    """The steps of a recording's sessions, by listing."""
+    corpus = steps(gather(path).corpus)
+    names = [corpus.listings.ids[row] for row in corpus.tokens.tolist()]
+    return [names[first:last] for first, last in pairwise(corpus.starts.tolist())]
 
 
 def clicks(*visits: Iterable[str]) -> Iterator[Event]:
@@ -87,7 +96,7 @@ def test_the_vectors_are_not_fitted_to_what_the_ranker_learns_similarity_on(
         elif not isinstance(event, Rejection):
             changed.append(event)
     path = record(tmp_path / "changed.jsonl.zst", changed)
-    other = pipeline.train(path, known=SIMULATED.listings, embedding=QUICK)
+    other = pipeline.train(path, known=SIMULATED.listings, settings=QUICK)
     assert vectors(other) == vectors(trained)
     assert other.ranker.weights.tolist() != trained.ranker.weights.tolist()
 
@@ -120,7 +129,7 @@ def test_one_seed_gives_the_same_bytes_in_another_process_and_another_seed_other
 
 
 def test_until_leaves_out_what_is_later(recording: Path) -> None:
-    made = pipeline.train(recording, until=SPLIT, embedding=QUICK)
+    made = pipeline.train(recording, until=SPLIT, settings=QUICK)
     assert made.manifest.training.trained_until == max(e.timestamp for e in EVENTS if e.timestamp < SPLIT)
     earlier = [event for event in EVENTS if event.timestamp < SPLIT]
     assert made.manifest.training.metrics["events"] == len(earlier)
@@ -156,16 +165,20 @@ def test_a_listing_that_is_near_no_other_has_no_vector(tmp_path: Path) -> None:
         results=(Result(listing_id="shown", position=1, price=9.5),),
     )
     path = record(tmp_path / "r.jsonl.zst", [shown, *clicks(("a", "b"), ("alone", "alone", "alone"))])
-    made = pipeline.train(path, known=[Listing(listing_id="listed")], embedding=QUICK)
+    made = pipeline.train(path, known=[Listing(listing_id="listed")], settings=QUICK)
     assert made.listings.ids == ["a", "alone", "b", "listed", "shown"]
     assert made.vectors.any(axis=1).tolist() == [True, False, True, False, False]
     assert made.listings.get(4) == Listing(listing_id="shown", market="Rio", price=9.5)
 
 
 def test_what_a_listings_own_record_says_comes_before_the_events() -> None:
-    found = pipeline.Gathered(prices={"a": 1.0, "b": 2.0})
-    found.markets = {"a": Counter({"Rio": 5}), "b": Counter({"Rio": 1, "Lisbon": 1})}
-    made = pipeline.catalogue(found, [Listing(listing_id="a", market="Lisbon", price=7.0)])
+    gathering = Gathering()
+    for at, (name, market, price) in enumerate((("a", "Rio", 1.0), ("b", "Rio", 9.0), ("b", "Lisbon", 2.0))):
+        results = (Result(listing_id=name, position=1, price=price),)
+        gathering.add(
+            Search(event_id=f"{at}", user_id="u", timestamp=START + at, market=market, results=results)
+        )
+    made = gathering.catalogue([Listing(listing_id="a", market="Lisbon", price=7.0)])
     assert [made.get(row) for row in range(2)] == [
         Listing(listing_id="a", market="Lisbon", price=7.0),
         Listing(listing_id="b", market="Lisbon", price=2.0),
@@ -186,29 +199,23 @@ def test_sessions_are_split_at_the_gap_and_repeats_stand_once(tmp_path: Path) ->
         Click(event_id=str(n), user_id=user, timestamp=START + minute * MINUTE, listing_id=name)
         for n, (user, minute, name) in enumerate(rows)
     ]
-    found = pipeline.gather(record(tmp_path / "r.jsonl", events))
-    items, session = pipeline.sessions(found)
-    names = list(found.codes)
-    assert [names[item] for item in items] == ["a", "b", "c", "z", "a"]
-    assert session.tolist() == [0, 0, 0, 1, 1]
+    assert sessions(record(tmp_path / "r.jsonl", events)) == [["z", "a"], ["a", "b", "c"]]
 
 
 def test_what_a_user_asked_to_forget_is_not_learned_from(tmp_path: Path) -> None:
     events = [*clicks(("a", "b"), ("secret", "hidden"))]
     forget = Forget(event_id="f", user_id="u1", timestamp=START + 10 * MINUTE)
     path = record(tmp_path / "r.jsonl.zst", [*events, forget])
-    made = pipeline.train(path, embedding=QUICK)
+    made = pipeline.train(path, settings=QUICK)
     assert set(vectors(made)) == {"a", "b"}
 
 
 def test_codes_do_not_depend_on_what_stands_first_in_the_file(tmp_path: Path) -> None:
     events = list(clicks(("b", "a"), ("c", "b")))
-    one = pipeline.gather(record(tmp_path / "1.jsonl", events))
-    two = pipeline.gather(record(tmp_path / "2.jsonl", events[::-1]))
-    assert [column.tolist() for column in pipeline.sessions(one)] == [
-        column.tolist() for column in pipeline.sessions(two)
-    ]
-    assert list(one.codes) == list(two.codes) == ["a", "b", "c"]
+    one = gather(record(tmp_path / "1.jsonl", events)).corpus
+    two = gather(record(tmp_path / "2.jsonl", events[::-1])).corpus
+    assert one.tokens.tolist() == two.tokens.tolist()
+    assert one.listings.ids == two.listings.ids == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -221,12 +228,12 @@ def test_codes_do_not_depend_on_what_stands_first_in_the_file(tmp_path: Path) ->
 def test_nothing_to_learn_from_is_a_user_error(tmp_path: Path, events: list[Event], message: str) -> None:
     path = record(tmp_path / "r.jsonl.zst", events)
     with pytest.raises(UserError, match=message):
-        pipeline.train(path, embedding=QUICK)
+        pipeline.train(path, settings=QUICK)
 
 
 def test_an_until_before_everything_says_so(recording: Path) -> None:
     with pytest.raises(UserError, match="before the time given with --until"):
-        pipeline.train(recording, until=5, embedding=QUICK)
+        pipeline.train(recording, until=5, settings=QUICK)
 
 
 def test_a_wrong_time_is_a_usage_error(recording: Path, tmp_path: Path) -> None:
@@ -247,12 +254,12 @@ def test_bookings_are_learned_from_as_clicks_are(tmp_path: Path) -> None:
         for event in clicks(("a", "b"))
         if isinstance(event, Click)
     ]
-    assert set(vectors(pipeline.train(record(tmp_path / "r.jsonl", events), embedding=QUICK))) == {"a", "b"}
+    assert set(vectors(pipeline.train(record(tmp_path / "r.jsonl", events), settings=QUICK))) == {"a", "b"}
 
 
 def test_similar_places_have_similar_vectors(recording: Path) -> None:
     """The simulated truth is found again: near listings are of one market."""
-    made = pipeline.train(recording, known=SIMULATED.listings, embedding=SkipGram(dimensions=16))
+    made = pipeline.train(recording, known=SIMULATED.listings, settings=SkipGram(dimensions=16))
     rows = np.flatnonzero(made.vectors.any(axis=1))
     matrix: Floats = made.vectors[rows] @ made.vectors[rows].T
     np.fill_diagonal(matrix, -1)

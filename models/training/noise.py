@@ -32,9 +32,7 @@ class Noise:
     high: Doubles
     """float64 [n]: and ends. All of [0, 1) where it is unknown, or has but one listing that could be drawn."""
 
-    def draw(
-        self, contexts: Ints, many: int, near: int, centres: Ints, random: np.random.Generator
-    ) -> Ints:
+    def draw(self, contexts: Ints, many: int, near: int, centres: Ints, random: np.random.Generator) -> Ints:
         """Negatives of p pairs, int64 [p, many + near]: `many` from everywhere, `near` from the centre's market."""
         low = np.zeros((len(contexts), many + near))
         high = np.ones_like(low)
@@ -49,25 +47,25 @@ class Noise:
 
     def _at(self, points: Doubles) -> Ints:
         places = np.searchsorted(self.ends, points, side="right").clip(max=len(self.ends) - 1)
-        return self.listings[places].astype(np.int64)
+        drawn: Ints = self.listings[places].astype(np.int64)
+        return drawn
 
 
-def noise(counts: Ints, markets: Codes | None, exponent: float) -> Noise:
+def noise(counts: Ints, markets: Codes, exponent: float) -> Noise:
     """Listings by how often they were acted on, `counts` int64 [n], to the power of `exponent` (Mikolov et al., 2013,
     section 2.2: 3/4). `markets` int32 [n] are codes, -1 where unknown. Raises ValueError where all counts are zero."""
     drawable = np.flatnonzero(counts)
     if not len(drawable):
         raise ValueError("nothing was acted on: there are no negatives to draw")
-    codes = np.full(len(counts), -1, np.int32) if markets is None else markets
-    drawable = drawable[np.argsort(codes[drawable], kind="stable")]
+    drawable = drawable[np.argsort(markets[drawable], kind="stable")]
     ends = np.cumsum(counts[drawable] ** exponent)
     ends /= ends[-1]
     guide = np.searchsorted(ends, np.arange(len(ends)) / len(ends), side="right").clip(max=len(ends) - 1)
 
-    named, first, size = np.unique(codes[drawable], return_index=True, return_counts=True)
+    named, first, size = np.unique(markets[drawable], return_index=True, return_counts=True)
     begins = np.concatenate([[0.0], ends])
-    place = np.searchsorted(named, codes).clip(max=len(named) - 1)
-    whole = (named[place] != codes) | (codes < 0) | (size[place] < 2)
+    place = np.searchsorted(named, markets).clip(max=len(named) - 1)
+    whole = (named[place] != markets) | (markets < 0) | (size[place] < 2)
     return Noise(
         listings=drawable.astype(np.int32),
         ends=ends,

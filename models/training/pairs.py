@@ -7,38 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.training.corpus import BOOKING, Corpus
+
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 PART = 1 << 18
 """Clicks, in whole sessions, that are in memory at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """t clicks of s sessions on a catalogue of n listings. The arrays may lie on disk: they are read in slices."""
-
-    tokens: Codes
-    """int32 [t]: the row of the listing acted on."""
-    starts: Ints
-    """int64 [s + 1]: session k is `starts[k]` up to `starts[k + 1]`."""
-    size: int
-    """n"""
-    booked: Bools | None = None
-    """bool [t]: whether the listing was booked then."""
-    seconds: Floats | None = None
-    """float32 [t]: how long the visitor stayed; NaN where that is not known."""
-    markets: Codes | None = None
-    """int32 [n]: the listings' markets, by code; -1 where unknown."""
-
-    def parts(self) -> list[tuple[int, int]]:
-        """Sessions from .. to, of about PART clicks together."""
-        bounds = np.searchsorted(self.starts, np.arange(0, int(self.starts[-1]), PART))
-        edges = np.unique(np.append(bounds, len(self.starts) - 1)).tolist()
-        return list(zip(edges[:-1], edges[1:], strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +32,17 @@ class Sessions:
 def read(corpus: Corpus, first: int, last: int, shortest_click: float, fewest: int) -> Sessions:
     """The sessions from `first` up to `last`, without clicks known to be shorter than `shortest_click` seconds, and
     without sessions that then have fewer than `fewest` clicks. A booking is no short click."""
-    starts = np.asarray(corpus.starts[first : last + 1])
-    inside = slice(int(starts[0]), int(starts[-1]))
-    tokens = np.array(corpus.tokens[inside])
-    session = np.repeat(np.arange(last - first), np.diff(starts))
-    listing = np.full(last - first, -1, np.int32)
-    bookings: Bools = np.zeros(len(tokens), np.bool_)
-    if corpus.booked is not None:
-        bookings = np.array(corpus.booked[inside])
-        listing[session[bookings]] = tokens[bookings]
-    if corpus.seconds is not None and shortest_click > 0:
-        kept = ~(np.array(corpus.seconds[inside]) < shortest_click) | bookings  # NaN is not less
+    part = corpus.part(first, last)
+    tokens, session = np.array(part.tokens), part.session
+    bookings = part.kinds == BOOKING
+    booked = np.full(part.sessions, -1, np.int32)
+    booked[session[bookings]] = tokens[bookings]
+    if shortest_click > 0:
+        kept = ~(part.seconds < shortest_click) | bookings  # NaN is not less
         tokens, session = tokens[kept], session[kept]
-    lengths = np.bincount(session, minlength=last - first)
+    lengths = np.bincount(session, minlength=part.sessions)
     long = lengths >= fewest
-    return Sessions(tokens[long[session]], _starts(lengths[long]), listing[long])
+    return Sessions(tokens[long[session]], _starts(lengths[long]), booked[long])
 
 
 def shuffled(

@@ -15,19 +15,22 @@ device, is learned in blocks of clicks by the loop below, where autograd finds t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from models.errors import UserError
 from models.training import _skip_gram, noise, pairs
+from models.training.corpus import Corpus
 from models.training.losses import LOSSES, REGULARISERS
 from models.training.noise import Noise
-from models.training.pairs import Corpus, Sessions
+from models.training.pairs import Sessions
+from models.training.run import Run
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -36,82 +39,74 @@ COMPILED = ("log-sigmoid", "none")
 """Loss and regulariser of the compiled code."""
 SMALLEST = 1e-6
 """What an accumulator begins with."""
+LENGTH = 2.0
+"""How long the vectors of centres are at first, about: a listing of few clicks keeps much of a direction of its own, so
+that it is near to nothing until there is reason. (word2vec begins with short ones, which a single click turns.)"""
 
 
 @dataclass(frozen=True, slots=True)
 class SkipGram:
     """The settings of the training."""
 
-    dimensions: int = 32
-    epochs: int = 10
-    window: int = 5
+    dimensions: Annotated[int, Meta(ge=2, le=1024)] = 32
+    epochs: Annotated[int, Meta(ge=1)] = 10
+    window: Annotated[int, Meta(ge=1, le=100)] = 5
     """A context is at most so many clicks away."""
-    negatives: int = 5
+    negatives: Annotated[int, Meta(ge=0, le=1000)] = 5
     """Drawn from everywhere for each pair,"""
-    market_negatives: int = 0
+    market_negatives: Annotated[int, Meta(ge=0, le=1000)] = 0
     """and from the market of its centre."""
     noise_exponent: float = 0.75
     """Negatives are drawn by frequency to this power."""
-    learning_rate: float = 0.3
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.1
     booked_context: bool = True
     """Whether the listing that a session booked is a context of each of its clicks."""
-    booked_times: int = 1
+    booked_times: Annotated[int, Meta(ge=1)] = 1
     """How often an epoch goes through a session that booked."""
-    shortest_click: float = 0.0
+    shortest_click: Annotated[float, Meta(ge=0)] = 0.0
     """Clicks known to be shorter, in seconds, are dropped."""
-    drop_single: bool = True
-    """Whether sessions of one click are dropped; else they count for how often a listing is drawn."""
-    subsampling: float = 0.0
+    fewest_clicks: Annotated[int, Meta(ge=1)] = 2
+    """Sessions of fewer are dropped. One click has no context, and says only how frequent a listing is."""
+    subsampling: Annotated[float, Meta(ge=0)] = 0.0
     """Clicks on listings of a greater share than this are dropped at random, the more the more frequent; 0: none."""
     loss: str = "log-sigmoid"
     regulariser: str = "none"
-    reg: float = 0.0
+    reg: Annotated[float, Meta(ge=0)] = 0.0
     """What the regulariser weighs."""
-    block: int = 1024
+    block: Annotated[int, Meta(ge=1)] = 1024
     """Clicks that are learned from together where autograd finds the gradient."""
 
 
-def train(
-    corpus: Corpus,
-    settings: SkipGram,
-    random: np.random.Generator,
-    *,
-    threads: int = 1,
-    device: str = "cpu",
-    on_progress: Callable[[int, int, str], None] = lambda done, total, note: None,
-) -> Floats:
-    """Vectors for the listings of the corpus, float32 [n, d]: of unit length, or zeros where nothing is known of one.
+def train(corpus: Corpus, settings: SkipGram, run: Run) -> Floats:
+    """Vectors for the n listings of the corpus, float32 [n, d]: of unit length, or zeros where nothing is known of one.
 
     What is in memory grows with the listings alone. Raises UserError for a loss or regulariser that isn't there.
     """
     for name, known in ((settings.loss, LOSSES), (settings.regulariser, REGULARISERS)):
         if name not in known:
             raise UserError(f"skip-gram knows no {name!r}; there are {', '.join(known)}")
-    compiled = (settings.loss, settings.regulariser) == COMPILED and device == "cpu"
-    parts = corpus.parts()
-    fewest = 2 if settings.drop_single else 1
-    counts = np.zeros(corpus.size, np.int64)
-    for part in parts:
-        kept = pairs.read(corpus, *part, settings.shortest_click, fewest)
-        counts += np.bincount(kept.tokens, minlength=corpus.size)
+    compiled = (settings.loss, settings.regulariser) == COMPILED and run.device.type == "cpu"
+    learn = _pair_by_pair if compiled else _by_autograd
+    size, parts = len(corpus.listings), list(corpus.parts(pairs.PART))
+    counts = np.zeros(size, np.int64)
+    for first, last in parts:
+        sessions = pairs.read(corpus, first, last, settings.shortest_click, settings.fewest_clicks)
+        counts += np.bincount(sessions.tokens, minlength=size)
+    tables = Tables.begun(size, settings.dimensions, run)
     if not counts.any():
-        return np.zeros((corpus.size, settings.dimensions), np.float32)
-    drawn = noise.noise(counts, corpus.markets, settings.noise_exponent)
+        return tables.vectors()
+    drawn = noise.noise(counts, corpus.listings.market_codes, settings.noise_exponent)
     chances = pairs.chances(counts, settings.subsampling) if settings.subsampling else None
 
-    tables = Tables.begun(corpus.size, settings.dimensions, random, device)
-    learned, total = 0, settings.epochs * (len(corpus.starts) - 1)
-    for epoch in range(settings.epochs):
-        spent, many = 0.0, 0
-        for first, last in (parts[place] for place in random.permutation(len(parts)).tolist()):
-            kept = pairs.read(corpus, first, last, settings.shortest_click, fewest)
-            sessions = pairs.shuffled(kept, chances, settings.booked_times, random)
+    for _ in run.epochs(settings.epochs, tables.state, tables.vectors):
+        for done, place in enumerate(run.random.permutation(len(parts)).tolist()):
+            first, last = parts[place]
+            sessions = pairs.read(corpus, first, last, settings.shortest_click, settings.fewest_clicks)
+            sessions = pairs.shuffled(sessions, chances, settings.booked_times, run.random)
             if not settings.booked_context:
                 sessions.booked[:] = -1
-            step = _pair_by_pair if compiled else _by_autograd
-            loss, count = step(tables, sessions, drawn, settings, random, threads)
-            spent, many, learned = spent + loss, many + count, learned + last - first
-            on_progress(learned, total, f"epoch {epoch + 1}, loss {spent / max(many, 1):.3f}")
+            loss, many = learn(tables, sessions, drawn, settings, run)
+            run.step(loss, many, done + 1, len(parts))
     return tables.vectors()
 
 
@@ -125,13 +120,16 @@ class Tables:
     context_sums: Tensor
 
     @staticmethod
-    def begun(size: int, dimensions: int, random: np.random.Generator, device: str) -> Tables:
-        scale = 0.5 / dimensions
-        centres = torch.from_numpy(random.uniform(-scale, scale, (size, dimensions)).astype(np.float32))
+    def begun(size: int, dimensions: int, run: Run) -> Tables:
+        most = LENGTH * (3 / dimensions) ** 0.5
+        centres = torch.from_numpy(run.random.uniform(-most, most, (size, dimensions)).astype(np.float32))
         sums = torch.full((size,), SMALLEST)
-        return Tables(
-            *(tensor.to(device) for tensor in (centres, torch.zeros_like(centres), sums, sums.clone()))
-        )
+        tables = (centres, torch.zeros_like(centres), sums, sums.clone())
+        return Tables(*(table.to(run.device) for table in tables))
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def vectors(self) -> Floats:
         """The centres that have moved, at length one."""
@@ -140,21 +138,11 @@ class Tables:
 
 
 def _pair_by_pair(
-    tables: Tables,
-    sessions: Sessions,
-    drawn: Noise,
-    settings: SkipGram,
-    random: np.random.Generator,
-    threads: int,
+    tables: Tables, sessions: Sessions, drawn: Noise, settings: SkipGram, run: Run
 ) -> tuple[float, int]:
     """Learns from the sessions in compiled code; the summed loss and of how many pairs."""
     return _skip_gram.fit(
-        _skip_gram.Tables(
-            tables.centres.numpy(),
-            tables.contexts.numpy(),
-            tables.centre_sums.numpy(),
-            tables.context_sums.numpy(),
-        ),
+        _skip_gram.Tables(**{name: tensor.numpy() for name, tensor in tables.state.items()}),
         _skip_gram.Noise(drawn.listings, drawn.ends, drawn.guide, drawn.low, drawn.high, noise.TRIES),
         sessions.tokens,
         sessions.starts,
@@ -163,29 +151,24 @@ def _pair_by_pair(
         settings.negatives,
         settings.market_negatives,
         settings.learning_rate,
-        int(random.integers(2**63)),
-        threads,
+        int(run.random.integers(2**63)),
+        run.threads,
     )
 
 
 def _by_autograd(
-    tables: Tables,
-    sessions: Sessions,
-    drawn: Noise,
-    settings: SkipGram,
-    random: np.random.Generator,
-    threads: int,
+    tables: Tables, sessions: Sessions, drawn: Noise, settings: SkipGram, run: Run
 ) -> tuple[float, int]:
     """The same for any loss and regulariser, and in blocks."""
-    spent, many, device = 0.0, 0, tables.centres.device
+    spent, many = 0.0, 0
     for first in range(0, len(sessions.tokens), settings.block):
         last = min(first + settings.block, len(sessions.tokens))
-        centre, context = pairs.positives(sessions, first, last, settings.window, random)
+        centre, context = pairs.positives(sessions, first, last, settings.window, run.random)
         if not len(centre):
             continue
-        negative = drawn.draw(context, settings.negatives, settings.market_negatives, centre, random)
-        rows = torch.from_numpy(np.column_stack([context, negative])).to(device)
-        centres = torch.from_numpy(centre).to(device)
+        negative = drawn.draw(context, settings.negatives, settings.market_negatives, centre, run.random)
+        rows = torch.from_numpy(np.column_stack([context, negative])).to(run.device)
+        centres = torch.from_numpy(centre).to(run.device)
 
         vectors = tables.centres[centres].requires_grad_()
         others = tables.contexts[rows].requires_grad_()
@@ -195,7 +178,11 @@ def _by_autograd(
         moves = torch.autograd.grad(cost + settings.reg * held, (vectors, others))
         descend(tables.centres, tables.centre_sums, centres, moves[0], settings.learning_rate)
         descend(
-            tables.contexts, tables.context_sums, rows.flatten(), moves[1].flatten(0, 1), settings.learning_rate
+            tables.contexts,
+            tables.context_sums,
+            rows.flatten(),
+            moves[1].flatten(0, 1),
+            settings.learning_rate,
         )
         spent, many = spent + cost.item(), many + len(centre)
     return spent, many

@@ -10,7 +10,6 @@ import statistics
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +19,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from models import listings
 from models.encoder import Mean
+from models.listings import Listing
 from models.training import skip_gram
-from models.training.pairs import Corpus
+from models.training.corpus import Collector, Corpus
+from models.training.run import Run
 from models.training.skip_gram import SkipGram
 from tests.benchmarks.result import Result, compared
 
-ROUNDS, THREADS, PASSES = 3, 2, 5
+ROUNDS, THREADS, PASSES = 3, 2, 10
 SETTINGS = SkipGram(dimensions=32, epochs=PASSES, window=5, negatives=5)
 DAY = 86_400_000
 FIRST_DAY = 1_507_420_800_000
@@ -56,7 +58,9 @@ def run() -> list[Result]:
     try:
         import gensim  # noqa: F401
     except ImportError:
-        print("train_vs_gensim: no gensim; it comes with `make install`, or pip install gensim", file=sys.stderr)
+        print(
+            "train_vs_gensim: no gensim; it comes with `make install`, or pip install gensim", file=sys.stderr
+        )
         return []
     large, small = globo(Path(folder)), serenade(Path(folder))
     rates: dict[str, list[float]] = {"ours": [], "gensim": []}
@@ -78,14 +82,16 @@ def run() -> list[Result]:
     )
     middle = {name: statistics.median(values) for name, values in rates.items()}
     return [
-        compared("train_vs_gensim", middle["ours"], "clicks/s", "gensim's Word2Vec", middle["gensim"], note=note)
+        compared(
+            "train_vs_gensim", middle["ours"], "clicks/s", "gensim's Word2Vec", middle["gensim"], note=note
+        )
     ]
 
 
 def ours(corpus: Corpus, seed: int) -> tuple[Floats, float]:
     """Vectors, and the seconds of all that it took."""
     started = time.perf_counter()
-    vectors = skip_gram.train(corpus, SETTINGS, np.random.default_rng(seed), threads=THREADS)
+    vectors = skip_gram.train(corpus, SETTINGS, Run(np.random.default_rng(seed), threads=THREADS))
     return vectors, time.perf_counter() - started
 
 
@@ -93,7 +99,7 @@ def gensims(corpus: Corpus, seed: int) -> tuple[Floats, float]:
     """Vectors, and the seconds of the training alone: not of turning rows into words, nor of counting these."""
     from gensim.models import Word2Vec
 
-    words = np.array([str(row) for row in range(corpus.size)], dtype=object)
+    words = np.array([str(row) for row in range(len(corpus.listings))], dtype=object)
     sentences = [part.tolist() for part in np.split(words[corpus.tokens], corpus.starts[1:-1])]
     model = Word2Vec(
         vector_size=SETTINGS.dimensions,
@@ -109,7 +115,7 @@ def gensims(corpus: Corpus, seed: int) -> tuple[Floats, float]:
     started = time.perf_counter()
     model.train(sentences, total_examples=len(sentences), epochs=PASSES)
     seconds = time.perf_counter() - started
-    vectors = np.zeros((corpus.size, SETTINGS.dimensions), np.float32)
+    vectors = np.zeros((len(corpus.listings), SETTINGS.dimensions), np.float32)
     vectors[[int(word) for word in model.wv.index_to_key]] = model.wv.vectors
     return skip_gram.unit(vectors), seconds
 
@@ -147,7 +153,9 @@ def globo(folder: Path) -> Task:
 def serenade(folder: Path) -> Task:
     with zipfile.ZipFile(folder / "serenade" / "example.zip") as archive:
         read = {
-            Path(name).stem: pa.csv.read_csv(archive.open(name), parse_options=pa.csv.ParseOptions(delimiter="\t"))
+            Path(name).stem: pa.csv.read_csv(
+                archive.open(name), parse_options=pa.csv.ParseOptions(delimiter="\t")
+            )
             for name in archive.namelist()
             if Path(name).name in ("train.txt", "valid.txt", "test.txt")
         }
@@ -172,11 +180,23 @@ def _visits(session: Ints, item: Ints, times: Ints) -> tuple[list[Ints], Ints]:
 
 def _task(name: str, train: list[Ints], test: list[Ints]) -> Task:
     items, tokens = np.unique(np.concatenate(train), return_inverse=True)
-    starts = np.concatenate([[0], np.cumsum([len(visit) for visit in train])])
-    rows: Callable[[Ints], Ints] = lambda visit: np.where(  # noqa: E731
-        np.isin(visit, items), np.searchsorted(items, visit), -1
+    lengths = np.array([len(visit) for visit in train])
+    collector = Collector()
+    collector.extend(
+        tokens,
+        np.zeros(len(tokens)),
+        np.full(len(tokens), np.nan),
+        np.zeros(len(tokens)),
+        lengths,
+        np.arange(len(train)),
     )
-    return Task(name, Corpus(tokens.astype(np.int32), starts, len(items)), [rows(visit) for visit in test])
+    corpus = collector.corpus(listings.collect(Listing(listing_id=str(item)) for item in items.tolist()))
+    return Task(name, corpus, [_rows(visit, items) for visit in test])
+
+
+def _rows(visit: Ints, items: Ints) -> Ints:
+    places = np.searchsorted(items, visit).clip(max=len(items) - 1)
+    return np.where(items[places] == visit, places, -1)
 
 
 def _means(found: list[tuple[float, float]]) -> str:

@@ -1,0 +1,57 @@
+"""The ways to learn listing embeddings, by name. Each is one file: its settings, and `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from models.errors import UserError
+from models.training import skip_gram
+from models.training.corpus import Corpus
+from models.training.run import Floats, Run
+
+DEFAULT = "skip-gram"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to learn vectors: `train(corpus, settings, run)` gives float32 [n, d] for the corpus' n listings: of unit
+    length, or zeros where nothing is known of a listing. Raises UserError where it needs what the corpus lacks."""
+
+    settings: type[Any]
+    """A dataclass whose every field has a default."""
+    train: Callable[[Corpus, Any, Run], Floats]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The settings' names and defaults."""
+        return {field.name: field.default for field in dataclasses.fields(self.settings)}
+
+
+METHODS: dict[str, Method] = {
+    "skip-gram": Method(skip_gram.SkipGram, skip_gram.train),
+}
+
+
+def configured(name: str, values: Mapping[str, Any]) -> Any:
+    """The method's settings, with these values in place of the defaults; texts are read as what the setting is.
+
+    Raises UserError for a setting that it does not have, or a value that it can't have.
+    """
+    method = METHODS[name]
+    for key in values:
+        if key not in method.fields:
+            raise UserError(f"{name} has no setting `{key}`; it has {', '.join(method.fields)}")
+    try:
+        return msgspec.convert(dict(values), type=method.settings, strict=False)
+    except msgspec.ValidationError as error:
+        found = re.search(r"`\$\.(\w+)`", str(error))
+        says = str(error).split(" - at ")[0].removeprefix("Expected ")
+        if found is None:
+            raise UserError(f"the settings of {name}: {error}") from None
+        raise UserError(f"{name}: `{found[1]}` must be {says}, not {values[found[1]]!r}") from None

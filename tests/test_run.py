@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.errors import UserError
+from models.training import held_out, skip_gram
+from models.training.corpus import steps
+from models.training.methods import METHODS, configured
+from models.training.run import CHECKPOINT, Floats, Run
+from models.training.skip_gram import SkipGram
+from tests.made import a_corpus, unit
+
+SMALL = SkipGram(dimensions=4, epochs=4, block=64)
+
+
+def planted(sessions: int = 60) -> list[list[int]]:
+    random = np.random.default_rng(0)
+    return [(random.permutation(5)[:4] * 2 + random.integers(2)).tolist() for _ in range(sessions)]
+
+
+class _Ended(Exception):
+    pass
+
+
+def test_a_run_that_was_ended_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    corpus = a_corpus(planted())
+    whole = skip_gram.train(corpus, SMALL, Run(np.random.default_rng(1)))
+    ended = Run(np.random.default_rng(1), checkpoints=tmp_path, what="this")
+
+    def end(done: int, total: int, note: str) -> None:
+        if note.startswith("epoch 3"):
+            raise _Ended
+
+    ended.on_progress = end
+    with pytest.raises(_Ended):
+        skip_gram.train(corpus, SMALL, ended)
+    again = Run(np.random.default_rng(1), checkpoints=tmp_path, what="this")
+    assert skip_gram.train(corpus, SMALL, again).tobytes() == whole.tobytes()
+    assert len(again.curve) == SMALL.epochs
+    finished = Run(np.random.default_rng(9), checkpoints=tmp_path, what="this")
+    assert skip_gram.train(corpus, SMALL, finished).tobytes() == whole.tobytes()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    corpus = a_corpus(planted())
+    skip_gram.train(corpus, SMALL, Run(np.random.default_rng(1), checkpoints=tmp_path, what="this"))
+    with pytest.raises(UserError, match="other data, another method or other settings"):
+        skip_gram.train(corpus, SMALL, Run(np.random.default_rng(1), checkpoints=tmp_path, what="that"))
+    (tmp_path / CHECKPOINT).write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="not a checkpoint"):
+        skip_gram.train(corpus, SMALL, Run(np.random.default_rng(1), checkpoints=tmp_path, what="this"))
+
+
+def test_it_stops_early_and_goes_back_to_the_best() -> None:
+    state = {"table": torch.zeros(1)}
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.9])
+    run = Run(np.random.default_rng(1), validate=lambda vectors: next(scores), patience=2)
+
+    def vectors() -> Floats:
+        return state["table"].numpy()
+
+    for epoch in run.epochs(5, state, vectors):
+        state["table"].fill_(epoch)
+        run.step(1.0, 2.0, 1, 1)
+    assert [point.validation for point in run.curve] == [0.1, 0.5, 0.4, 0.3]
+    assert [point.loss for point in run.curve] == [0.5] * 4
+    assert state["table"].item() == 1
+
+
+def test_validation_finds_what_the_vectors_know() -> None:
+    vectors = unit(6, 16)
+    vectors[3] = vectors[0]
+    found = steps(a_corpus([(0, 3)]))
+    assert held_out.mrr(vectors, found) == pytest.approx(1)
+    assert held_out.mrr(np.zeros_like(vectors), found) == 0.0
+
+
+def test_validation_is_what_a_plain_loop_gives() -> None:
+    vectors, sessions = unit(10, 5), planted(12)
+    expected = []
+    for session in sessions:
+        for at in range(1, len(session)):
+            query = sum(0.7 ** (at - 1 - i) * vectors[session[i]].astype(float) for i in range(at))
+            scores = vectors @ query
+            rank = 1 + sum(scores > scores[session[at]])
+            expected.append(1 / rank if rank <= 20 else 0)
+    assert held_out.mrr(vectors, a_corpus(sessions)) == pytest.approx(np.mean(expected))
+
+
+def test_settings_are_read_as_what_they_are_and_wrong_ones_are_refused() -> None:
+    assert configured("skip-gram", {"window": "3", "learning_rate": "0.5"}) == SkipGram(
+        window=3, learning_rate=0.5
+    )
+    with pytest.raises(UserError, match=r"no setting `windows`; it has .*window"):
+        configured("skip-gram", {"windows": 3})
+    with pytest.raises(UserError, match=r"`window` must be .*int.*, not 'three'"):
+        configured("skip-gram", {"window": "three"})
+    with pytest.raises(UserError, match="`dimensions` must be"):
+        configured("skip-gram", {"dimensions": 1})
+
+
+def test_every_method_has_defaults_for_all_its_settings() -> None:
+    for name, method in METHODS.items():
+        assert configured(name, {}) == method.settings()
