@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from insession import tracking
 from insession.progress import Stages
 from insession.times import Time, text
 from models import bundle as bundle_
@@ -89,6 +90,18 @@ threads_option = click.option(
     show_default=True,
     help="Where the vectors are learned.",
 )
+@click.option(
+    "--mlflow",
+    metavar="URI",
+    is_flag=False,
+    flag_value=tracking.LOCAL,
+    help=f"Log the run and the bundle to this MLflow tracking store; without a URI to {tracking.LOCAL}.",
+)
+@click.option(
+    "--register",
+    metavar="NAME@ALIAS",
+    help="With --mlflow: register the bundle there under this name, and give the version this alias.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     recording: Path,
@@ -106,6 +119,8 @@ def command(
     patience: int,
     checkpoints: Path | None,
     device: str,
+    mlflow: str | None,
+    register: str | None,
     as_json: bool,
 ) -> None:
     """Learn a bundle from RECORDING, add it to a folder of bundles and make it the current one.
@@ -123,6 +138,10 @@ def command(
 
     if method not in methods.METHODS:
         raise UserError(f"--method {method}: there are {', '.join(methods.METHODS)}")
+    if register and not mlflow:
+        raise UserError("--register goes with --mlflow: it names the bundle in the registry there")
+    named = tracking.parsed(register) if register else None
+    registry = tracking.Registry(mlflow) if mlflow else None
     if patience and not validation:
         raise UserError("--patience goes with --validation: it looks at what is held out")
     if device == "cuda" and not pipeline.has_cuda():
@@ -153,8 +172,10 @@ def command(
     finally:
         stage.close()
     path = bundle_.write(out, made, threads=threads, on_raise=warn)
-    index = bundle_.read_manifest(path).index
+    manifest = bundle_.read_manifest(path)
+    index = manifest.index
     facts = made.manifest.training
+    seconds = round(time.perf_counter() - started, 3)
     report = {
         "bundle": path.name,
         "path": str(path),
@@ -171,12 +192,14 @@ def command(
         "embeddings_until": facts.embeddings_until,
         "trained_until": facts.trained_until,
         "index": index,
-        "seconds": round(time.perf_counter() - started, 3),
+        "seconds": seconds,
     }
+    if registry is not None:
+        report["mlflow_run"] = registry.log(path, manifest, seconds, named)
     if as_json:
         click.echo(msgspec.json.encode(report))
         return
-    click.echo(f"{path}: {report['seconds']:.1f} s")
+    click.echo(f"{path}: {seconds:.1f} s")
     if facts.curve:
         last = facts.curve[-1]
         held = max((each.validation for each in facts.curve if each.validation is not None), default=None)
