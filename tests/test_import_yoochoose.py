@@ -36,7 +36,7 @@ def test_clicks_and_buys_are_told_by_their_number_of_columns(files: list[str]) -
         "1",
     )
     assert found[2][0] == Click(
-        event_id="000000003", user_id="2", timestamp=1396878997614, listing_id="214662742", market="5"
+        event_id="000000003", user_id="2", timestamp=1396878997614, listing_id="214662742"
     )
     assert [type(event) for event, _ in found] == [Click] * 6 + [Booking] * 2
     assert found[6] == (

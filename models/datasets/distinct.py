@@ -31,6 +31,8 @@ class Distinct:
             self._gather()
 
     def _gather(self) -> None:
+        if not self._new:
+            return
         self._sorted = np.union1d(self._sorted, np.frombuffer(self._new, np.int64))
         self._new = array("q")
         self._due = max(GATHER, len(self._sorted) // 2)

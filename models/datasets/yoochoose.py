@@ -3,8 +3,8 @@
 Which of the two a file is, its number of columns says; yoochoose-test.dat is like the clicks. The set knows no users:
 a session is its user too. A buy becomes a booking; its price, 0 where the set does not tell it, is the item's.
 
-A click's category is the context of the click: `S` a special offer, 0 unknown, 1 to 12 a category, which becomes the
-market, any other number a brand. A listing's market is the category it was clicked in most often.
+A click's category is the context of the click: `S` a special offer, 0 unknown, 1 to 12 a category, any other number a
+brand. So it is the listing's only in the long run: its market is the category it was clicked in most often.
 """
 
 from __future__ import annotations
@@ -60,10 +60,9 @@ def _click(name: str, cells: list[str], seen: Seen) -> Click:
         user_id=tabular.user(session, "Session ID"),
         timestamp=iso(time, "Timestamp"),
         listing_id=identifier(item, "Item ID"),
-        market=category if category in CATEGORIES else None,
     )
     seen.listings.add(item)
-    if click.market is not None:
+    if category in CATEGORIES:
         seen.markets[item, category] += 1
     elif category == "S":
         seen.attributes.setdefault(item, {})["special_offer"] = True
