@@ -120,69 +120,111 @@ def play(rng: np.random.Generator, catalogue: Catalogue, who: Visitors) -> Playe
     # The last list, looked through to its end.
     in_last = np.zeros(utility.shape, np.bool_)
     np.put_along_axis(in_last, lists[last], shows[last], 1)
-    choice = np.where(liked | (in_last & (rng.random(utility.shape) < SEEN)), utility, -np.inf)
-    made = np.bincount(visit[at], minlength=visits) + np.bincount(visit[back], minlength=visits)
-    books = (rng.random(visits) < 1 - np.exp(-BOOKS * (made + 0.5))) & np.isfinite(choice).any(1)
-    first = choice.argmax(1)
-    choice[np.arange(visits), first] = -np.inf
-    second = choice.argmax(1)
-    refused = books & (rng.random(visits) < REFUSED)
-    tries = refused & (rng.random(visits) < TRIES_AGAIN) & np.isfinite(choice).any(1)
-    refused_again = tries & (rng.random(visits) < REFUSED)
-    booked = np.where(books & ~refused, first, np.where(tries & ~refused_again, second, NOBODY))
+    considered = liked | (in_last & (rng.random(utility.shape) < SEEN))
+    made = np.bincount(np.concatenate([visit[at], visit[back]]), minlength=visits)
+    choice = _choose(rng, np.where(considered, utility, -np.inf), made)
 
     # Whatever is opened: from a list, again, and to book it.
-    once, twice = np.flatnonzero(books), np.flatnonzero(tries)
-    opened_in = np.concatenate([at, back, last[once], last[twice]])
-    opened = np.concatenate([lists[at, position], best, first[once], second[twice]])
-    order = np.concatenate([1 + position, *(np.full(len(some), SHOWN + nth_) for nth_, some in ((1, back), (2, once), (3, twice)))])  # fmt: skip
-    to_book = np.concatenate(
-        [np.zeros(len(at) + len(back), np.bool_), np.ones(len(once) + len(twice), np.bool_)]
+    once, twice = np.flatnonzero(choice.books), np.flatnonzero(choice.tries)
+    looked = len(at) + len(back)
+    opened = _Opened(
+        search=np.concatenate([at, back, last[once], last[twice]]),
+        place=np.concatenate([lists[at, position], best, choice.first[once], choice.second[twice]]),
+        order=np.concatenate(
+            [1 + position, np.repeat(SHOWN + np.arange(1, 4), [len(back), len(once), len(twice)])]
+        ),
+        books=np.arange(looked + len(once) + len(twice)) >= looked,
+        refused=np.concatenate(
+            [np.zeros(looked, np.bool_), choice.refused[once], choice.refused_again[twice]]
+        ),
     )
-    no = np.concatenate([np.zeros(len(at) + len(back), np.bool_), refused[once], refused_again[twice]])
-    listed = ((lists[opened_in] == opened[:, None]) & shows[opened_in]).any(1)
-    worth = utility[visit[opened_in], opened]
-    appeals = worth > APPEAL
-    chance = rng.random((3, len(opened)))
-    does = (
-        np.ones(len(opened), np.bool_),
-        appeals & (chance[0] < SAVES),
-        appeals & (chance[1] < ASKS),
-        chance[2] < LEAVES,
-        to_book,
-        no,
-    )
+    listed = ((lists[opened.search] == opened.place[:, None]) & shows[opened.search]).any(1)
+    worth = utility[visit[opened.search], opened.place]
+    kind, parent, opening = _table(rng, len(visit), opened, worth)
 
-    # The table: searches, then each kind; sorted into the order in which it happens.
-    which = [np.flatnonzero(some) for some in does]
-    opening = np.concatenate([np.full(len(visit), NOBODY), *which])
-    kind = np.repeat(np.arange(7), [len(visit), *map(len, which)])
-    parent = np.concatenate([np.arange(len(visit)), opened_in[opening[len(visit) :]]])
-    slot = np.where(opening == NOBODY, 0, order[opening])
-    sorted_ = np.argsort((parent * 64 + slot) * 8 + kind)
-    opening, kind, parent = opening[sorted_], kind[sorted_], parent[sorted_]
     of_visit = visit[parent]
     begins = np.flatnonzero(np.diff(of_visit, prepend=NOBODY))
     number = np.arange(len(kind)) - begins[of_visit]
     acted = kind != SEARCH
-    place = np.where(acted, opened[opening], NOBODY)
-    event_of_search = np.flatnonzero(~acted)
-    event_of_click = np.empty(len(opened), np.int64)
-    is_click = kind == CLICK
-    event_of_click[opening[is_click]] = np.flatnonzero(is_click)
+    event_of_click = np.empty(len(worth), np.int64)
+    event_of_click[opening[kind == CLICK]] = np.flatnonzero(kind == CLICK)
     return Played(
         rows=rows,
         utilities=utility,
-        booked=booked,
+        booked=choice.booked,
         visit=of_visit,
         number=number,
         time=who.begins[of_visit] + _passed(rng, kind, number, begins, of_visit, worth[opening]),
         kind=kind,
-        place=place,
-        search=np.where(acted & listed[opening], event_of_search[parent], NOBODY),
+        place=np.where(acted, opened.place[opening], NOBODY),
+        search=np.where(acted & listed[opening], np.flatnonzero(~acted)[parent], NOBODY),
         of=np.where(kind == LEAVE, event_of_click[opening], NOBODY),
         shown=np.where(shows, np.take_along_axis(rows[visit], lists, 1), NOBODY),
     )
+
+
+@dataclass(slots=True)
+class _Choice:
+    """What is booked. A row a visit: who books, what, who is refused, tries the second, and is refused again."""
+
+    books: Flags
+    first: Whole
+    refused: Flags
+    tries: Flags
+    second: Whole
+    refused_again: Flags
+
+    @property
+    def booked(self) -> Whole:
+        again = np.where(self.tries & ~self.refused_again, self.second, NOBODY)
+        return np.where(self.books & ~self.refused, self.first, again)
+
+
+def _choose(rng: np.random.Generator, utility: Vector, clicks: Whole) -> _Choice:
+    """The best and the second best of what is considered; minus infinity is not."""
+    visits = len(utility)
+    books = (rng.random(visits) < 1 - np.exp(-BOOKS * (clicks + 0.5))) & np.isfinite(utility).any(1)
+    first = utility.argmax(1)
+    others = utility.copy()
+    others[np.arange(visits), first] = -np.inf
+    refused = books & (rng.random(visits) < REFUSED)
+    tries = refused & (rng.random(visits) < TRIES_AGAIN) & np.isfinite(others).any(1)
+    return _Choice(books, first, refused, tries, others.argmax(1), tries & (rng.random(visits) < REFUSED))
+
+
+@dataclass(slots=True)
+class _Opened:
+    """What is opened. A row a click: after which search, which place, and as which within the search."""
+
+    search: Whole
+    place: Whole
+    order: Whole
+    books: Flags
+    refused: Flags
+
+
+def _table(
+    rng: np.random.Generator, searches: int, opened: _Opened, worth: Vector
+) -> tuple[Whole, Whole, Whole]:
+    """The kinds of all events in the order in which they happen, the search that each follows or is, and what was opened
+    that each is about, NOBODY of a search."""
+    appeals = worth > APPEAL
+    chance = rng.random((3, len(worth)))
+    does = (
+        np.ones(len(worth), np.bool_),
+        appeals & (chance[0] < SAVES),
+        appeals & (chance[1] < ASKS),
+        chance[2] < LEAVES,
+        opened.books,
+        opened.refused,
+    )
+    which = [np.flatnonzero(some) for some in does]
+    opening = np.concatenate([np.full(searches, NOBODY), *which])
+    kind = np.repeat(np.arange(7), [searches, *map(len, which)])
+    parent = np.concatenate([np.arange(searches), opened.search[opening[searches:]]])
+    slot = np.where(opening == NOBODY, 0, opened.order[opening])
+    order = np.argsort((parent * 64 + slot) * 8 + kind)
+    return kind[order], parent[order], opening[order]
 
 
 def _free(rng: np.random.Generator, catalogue: Catalogue, who: Visitors) -> tuple[Whole, Single]:
