@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from models.errors import UserError
-from models.training import skip_gram
+from models.training import matrix_factorisation, skip_gram
 from models.training.corpus import Corpus
 from models.training.run import Floats, Run
 
@@ -26,6 +26,10 @@ class Method:
     settings: type[Any]
     """A dataclass whose every field has a default."""
     train: Callable[[Corpus, Any, Run], Floats]
+    warm: bool = False
+    """Whether it can start from another bundle's vectors."""
+    whole: bool = False
+    """Whether it is given every action, rejections and short sessions too, rather than the steps of the sessions."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -34,7 +38,10 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "skip-gram": Method(skip_gram.SkipGram, skip_gram.train),
+    "skip-gram": Method(skip_gram.SkipGram, skip_gram.train, warm=True),
+    "matrix-factorisation": Method(
+        matrix_factorisation.MatrixFactorisation, matrix_factorisation.train, warm=True
+    ),
 }
 
 

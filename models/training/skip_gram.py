@@ -57,6 +57,7 @@ def train(corpus: Corpus, settings: SkipGram, run: Run) -> Floats:
     counts = corpus.counts
     size, scale = len(counts), 0.5 / settings.dimensions
     table = torch.from_numpy(random.uniform(-scale, scale, (size, settings.dimensions)).astype(np.float32))
+    run.start(table)
     around = torch.zeros_like(table)
     sums, sums_around = torch.full((size, 1), 1e-6), torch.full((size, 1), 1e-6)
     drawn = np.cumsum(counts**settings.smoothing * (counts > 0))
