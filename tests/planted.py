@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 
 from models.listings import Listing
 from models.training.corpus import Corpus, Floats
 from tests.made import a_corpus
 
 GROUPS = 3
+torch.set_num_threads(1)  # several would wait for each other, and add up in an order of their own
 
 
 def planted(each: int = 6, sessions: int = 200, seed: int = 0, known: Iterable[Listing] = ()) -> Corpus:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from models.listings import Listing
 from models.training.matrix_factorisation import MatrixFactorisation
 from models.training.methods import METHODS
+from models.training.ncf import NeuralCollaborativeFiltering
 from models.training.run import Run
+from models.training.vbpr import Vbpr
 from tests.planted import planted
 
 CASES: dict[str, tuple[str, Any]] = {
@@ -21,26 +22,30 @@ CASES: dict[str, tuple[str, Any]] = {
         "matrix-factorisation",
         MatrixFactorisation(dimensions=4, epochs=3, block=64, loss="weighted-squares", rows="user"),
     ),
+    "ncf": ("ncf", NeuralCollaborativeFiltering(dimensions=4, epochs=3, block=64)),
+    "vbpr": ("vbpr", Vbpr(attribute="image", dimensions=4, epochs=3, block=64)),
 }
+KNOWN = [
+    Listing(
+        listing_id=f"l{row}",
+        market=f"m{row % 2}",
+        type=("flat", "room")[row // 9],
+        price=50.0 + row,
+        attributes={"text": f"word{row % 3} and more", "image": f"{row % 3 - 1} {row % 5} {row % 2}"},
+    )
+    for row in range(18)
+]
 
 
 class _Ended(Exception):
     pass
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize(("name", "settings"), CASES.values(), ids=CASES)
 def test_one_seed_gives_the_same_bits_and_a_run_that_was_ended_goes_on_to_them(
     name: str, settings: Any, tmp_path: Path
 ) -> None:
-    corpus, train = planted(sessions=60), METHODS[name].train
+    corpus, train = planted(sessions=60, known=KNOWN), METHODS[name].train
 
     def run(seed: int, folder: Path | None = None) -> Run:
         return Run(np.random.default_rng(seed), checkpoints=folder, what="this")

@@ -47,6 +47,7 @@ class Interactions:
         self.corpus = corpus
         self.of_session: Ints = np.arange(corpus.sessions)
         """int64 [s]: the row of each session."""
+        self._without: Ints = np.empty(0, np.int64)
         if by == "user":
             self.of_session = np.unique(corpus.users, return_inverse=True)[1].astype(np.int64)
         self.rows = int(self.of_session.max(initial=-1)) + 1
@@ -54,7 +55,16 @@ class Interactions:
         """int64 [rows]: how many entries each row has."""
         for span in corpus.parts():
             self.per_row += np.bincount(self._entries(span).rows, minlength=self.rows)
-        self.total = int(self.per_row.sum())
+
+    @property
+    def total(self) -> int:
+        """Entries in all."""
+        return int(self.per_row.sum())
+
+    def leave_out(self, rows: Ints, listings: Ints) -> None:
+        """Take an entry out of each of these rows, which differ: int64 [r], twice."""
+        self._without = np.sort(rows * len(self.corpus.listings) + listings)
+        self.per_row[rows] -= 1
 
     def blocks(self, size: int, random: np.random.Generator) -> Iterator[Entries]:
         """All entries, in random order within parts in random order, `size` at a time. (A user whose sessions lie in
@@ -73,6 +83,9 @@ class Interactions:
         part, size = self.corpus.part(*span), len(self.corpus.listings)
         rows = self.of_session[span[0] : span[1]][part.session]
         known, counts = np.unique(rows * size + part.tokens, return_counts=True)
+        if len(self._without):
+            kept = ~np.isin(known, self._without)
+            known, counts = known[kept], counts[kept]
         return Entries(known // size, known % size, counts, known, size)
 
 

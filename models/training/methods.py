@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from models.errors import UserError
-from models.training import matrix_factorisation, skip_gram
+from models.training import matrix_factorisation, ncf, skip_gram, vbpr
 from models.training.corpus import Corpus
 from models.training.run import Floats, Run
 
@@ -42,6 +42,8 @@ METHODS: dict[str, Method] = {
     "matrix-factorisation": Method(
         matrix_factorisation.MatrixFactorisation, matrix_factorisation.train, warm=True
     ),
+    "ncf": Method(ncf.NeuralCollaborativeFiltering, ncf.train, warm=True),
+    "vbpr": Method(vbpr.Vbpr, vbpr.train),
 }
 
 
