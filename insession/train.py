@@ -83,6 +83,12 @@ threads_option = click.option(
     help="Keep the state of the training there after each epoch; the same command goes on from it.",
 )
 @click.option(
+    "--warm-start",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Start from the vectors that this bundle has of the same listings, instead of random ones.",
+)
+@click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
@@ -105,6 +111,7 @@ def command(
     validation: float,
     patience: int,
     checkpoints: Path | None,
+    warm_start: Path | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -148,6 +155,7 @@ def command(
             patience=patience,
             device=device,
             checkpoints=checkpoints,
+            warm_start=warm_start,
             on_progress=stage.update,
         )
     finally:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models.listings import Listing
+from models.training.content2vec import Content2Vec
 from models.training.matrix_factorisation import MatrixFactorisation
 from models.training.methods import METHODS
 from models.training.ncf import NeuralCollaborativeFiltering
@@ -23,6 +24,7 @@ CASES: dict[str, tuple[str, Any]] = {
         MatrixFactorisation(dimensions=4, epochs=3, block=64, loss="weighted-squares", rows="user"),
     ),
     "ncf": ("ncf", NeuralCollaborativeFiltering(dimensions=4, epochs=3, block=64)),
+    "content2vec": ("content2vec", Content2Vec(dimensions=8, epochs=3, block=64)),
     "vbpr": ("vbpr", Vbpr(attribute="image", dimensions=4, epochs=3, block=64)),
 }
 KNOWN = [

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from models.errors import UserError
-from models.training import matrix_factorisation, ncf, skip_gram, vbpr
+from models.training import combine, content2vec, matrix_factorisation, ncf, skip_gram, user_types, vbpr
 from models.training.corpus import Corpus
 from models.training.run import Floats, Run
 
@@ -39,11 +39,14 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "skip-gram": Method(skip_gram.SkipGram, skip_gram.train, warm=True),
+    "content2vec": Method(content2vec.Content2Vec, content2vec.train),
     "matrix-factorisation": Method(
         matrix_factorisation.MatrixFactorisation, matrix_factorisation.train, warm=True
     ),
     "ncf": Method(ncf.NeuralCollaborativeFiltering, ncf.train, warm=True),
     "vbpr": Method(vbpr.Vbpr, vbpr.train),
+    "user-types": Method(user_types.UserTypes, user_types.train, whole=True),
+    "combine": Method(combine.Combine, combine.train),
 }
 
 
