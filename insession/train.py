@@ -84,6 +84,12 @@ threads_option = click.option(
     help="Keep the state of the training there after each epoch; the same command goes on from it.",
 )
 @click.option(
+    "--warm-start",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Start from the vectors that this bundle has of the same listings, instead of random ones.",
+)
+@click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
@@ -118,6 +124,7 @@ def command(
     validation: float,
     patience: int,
     checkpoints: Path | None,
+    warm_start: Path | None,
     device: str,
     mlflow: str | None,
     register: str | None,
@@ -167,6 +174,7 @@ def command(
             patience=patience,
             device=device,
             checkpoints=checkpoints,
+            warm_start=warm_start,
             on_progress=stage.update,
         )
     finally:
