@@ -114,7 +114,7 @@ def rerank(
         )
     if not later:
         raise UserError(f"{recording}: no search whose choice is known{_span(since, until)}")
-    learned = _counters(earlier)
+    learned = _counters(earlier) if since is not None else None
     scored = [rerank_.rerank(choice, bundle, learned) for choice in later]
     report = rerank_.report(scored, np.random.default_rng(SEED))
     differences = []

@@ -53,7 +53,7 @@ class Settings(Security):
     )
     bundle: Path = Field(
         default=Path("bundles"),
-        description="a bundle, a folder of bundles whose `current` is taken, or models:/NAME@ALIAS of MLflow's registry",
+        description="a bundle, a folder of bundles whose `current` is taken, or `models:/NAME@ALIAS` of MLflow's registry",
     )
     mlflow: str = Field(
         default="sqlite:///mlflow.db", min_length=1, description="MLflow's tracking store, with its registry"

@@ -97,7 +97,7 @@ def test_what_is_wrong_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
         registry.fetch("nothing@champion", place / "nothing")
     with pytest.raises(UserError, match="NAME@ALIAS, as in listings@champion"):
         registry.fetch("listings", place / "nothing")
-    with pytest.raises(UserError, match="MLflow.s store nonsense://x"):
+    with pytest.raises(UserError, match=r"MLflow.s store nonsense://x"):
         Registry("nonsense://x")
     result = CliRunner().invoke(train.command, ["r.jsonl.zst", "--out", "bundles", "--register", "a@b"])
     assert "--register goes with --mlflow" in str(result.exception)
