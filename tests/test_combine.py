@@ -18,7 +18,7 @@ from models.training.skip_gram import SkipGram
 from tests.made import a_corpus, unit
 from tests.planted import GROUPS, planted
 
-QUICK = SkipGram(dimensions=8, epochs=2, block=64, shared=16)
+QUICK = SkipGram(dimensions=8, epochs=2)
 
 
 def written(folder: Path, vectors: Floats, until: int | None = None, first: int = 0) -> Path:
