@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml setup.py $(wildcard models/*.hpp) models/kernel.cpp
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later on the PATH; name one with PYTHON=" >&2; exit 1; }
 	@echo "installing into .venv: a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[train,evaluate,mlflow,dev]'
 	@touch $@
 
 demo: install

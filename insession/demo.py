@@ -36,7 +36,7 @@ from serving.api import RankRequest
 from serving.server import listen
 from streams import topics
 
-TRAINING_VISITS = 8_000
+TRAINING_VISITS = 12_000
 VISITORS = 8
 """Visits that are played at once."""
 DEADLINE_MS = 10_000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import click
 import msgspec
 import numpy as np
 
+from insession import next_click
+from insession import report as report_
 from insession.broker import kafka_home
 from insession.online import compare
 from insession.progress import Progress
@@ -17,9 +21,12 @@ from insession.settings import load
 from insession.times import Time, text
 from models import bundle as bundle_
 from models.errors import UserError
+from models.evaluation import counters
 from models.evaluation import rerank as rerank_
-from models.evaluation.rerank import Scored
+from models.evaluation.rerank import Choice, Scored
 
+MOST = 20_000
+"""Searches that `counters` learns from, the newest ones."""
 SEED = 1
 """Of the bootstrap: the same recording and bundle give the same table."""
 
@@ -34,6 +41,9 @@ def command() -> None:
       insession train sim.jsonl.zst --until 2024-12-30T03:00 --out bundles
       insession evaluate rerank sim.jsonl.zst --bundle bundles --from 2024-12-30T03:00
     """
+
+
+command.add_command(next_click.command)
 
 
 @command.command("rerank")
@@ -62,6 +72,7 @@ def command() -> None:
     help="With --online: a Kafka that runs (host:port), where topics of their own are made and deleted.  [default: a broker is started]",
 )
 @kafka_home
+@report_.option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rerank(
     recording: Path,
@@ -71,12 +82,14 @@ def rerank(
     online: bool,
     bootstrap: str | None,
     kafka_home: Path | None,
+    report_path: Path | None,
     as_json: bool,
 ) -> None:
     """Rank every recorded search whose choice is known with only what came before it, and compare.
 
     The choice is the first of the search's results that was clicked or booked. `shown` is the list as the visitor saw
-    it, `seen-first` puts what was acted on in the open session on top, and `insession` is the bundle's ranking.
+    it, `seen-first` puts what was acted on in the open session on top, `counters` is a LambdaMART on counters of the
+    visit, place and price, learned from the searches before --from, and `insession` is the bundle's ranking.
     Targets are `seen` where the chosen listing was acted on in the open session before the search. Ranks count from 1;
     the intervals are 95 % bootstrap intervals over users. With --online it exits with 1 where a ranking differs.
 
@@ -93,14 +106,16 @@ def rerank(
             "--bootstrap names a broker that runs, --kafka-home one to start: give one of them"
         )
     load(bootstrap=bootstrap)
+    report_.check(report_path)
     bundle = bundle_.load(bundle_path)
     with Progress(f"ranking {recording.name}", unit="records") as progress:
-        choices = rerank_.choices(
-            recording, bundle, since=since or 0, until=until, on_progress=progress.update
+        earlier, later = _parted(
+            rerank_.choices(recording, bundle, until=until, on_progress=progress.update), since or 0
         )
-        scored = [rerank_.rerank(choice, bundle) for choice in choices]
-    if not scored:
+    if not later:
         raise UserError(f"{recording}: no search whose choice is known{_span(since, until)}")
+    learned = _counters(earlier) if since is not None else None
+    scored = [rerank_.rerank(choice, bundle, learned) for choice in later]
     report = rerank_.report(scored, np.random.default_rng(SEED))
     differences = []
     if online:
@@ -118,6 +133,10 @@ def rerank(
     warning = in_training(scored, bundle)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
+    if report_path is not None:
+        says = f"{len(scored):,} searches of {recording.name} whose choice is known{_span(since, until)}, each ranked with only"
+        says += " what came before it. Intervals are 95 % bootstrap intervals over users."
+        report_.rerank(report_path, report, bundle, says, [warning] if warning else [])
     if as_json:
         click.echo(msgspec.json.encode(report))
     else:
@@ -131,6 +150,31 @@ def rerank(
                 click.echo(f"the first that differs: {msgspec.json.encode(difference).decode()}")
     if differences:
         sys.exit(1)
+
+
+def _parted(choices: Iterable[Choice], since: int) -> tuple[list[tuple[counters.Floats, int]], list[Choice]]:
+    """What `counters` may learn from, the newest of what is earlier, and the choices to score."""
+    earlier: deque[tuple[counters.Floats, int]] = deque(maxlen=MOST)
+    later = []
+    for choice in choices:
+        if choice.search.timestamp >= since:
+            later.append(choice)
+        else:
+            earlier.append((counters.features(choice), choice.chosen))
+    return list(earlier), later
+
+
+def _counters(earlier: list[tuple[counters.Floats, int]]) -> counters.Counters | None:
+    """The baseline that learns from the searches before --from, where there are enough."""
+    try:
+        learned = counters.train([values for values, _ in earlier], [chosen for _, chosen in earlier], SEED)
+    except UserError as error:
+        print(f"left out: {error}", file=sys.stderr)
+        return None
+    if learned is None:
+        few = f"{len(earlier):,} searches before --from, of {counters.FEWEST} that it needs"
+        print(f"left out: the baseline `counters`: {few}", file=sys.stderr)
+    return learned
 
 
 def in_training(scored: list[Scored], bundle: bundle_.Bundle) -> str:
@@ -148,7 +192,7 @@ def in_training(scored: list[Scored], bundle: bundle_.Bundle) -> str:
 def table(report: dict[str, Any], scored: list[Scored]) -> str:
     """The report for people."""
     lines = [
-        f"{'':12}{'targets':9}{'n':>7}   {'MRR':6} {'95 % interval':17} {'mean rank':10} {'95 % interval'}"
+        f"{'':12}{'targets':9}{'n':>7}   {'MRR':6} {'95 % interval':17} {'mean rank':10} {'95 % interval':15} MRR against the best other simple one"
     ]
     for row in report["results"]:
         head = f"{row['name']:12}{row['targets']:9}{row['n']:>7,}"
@@ -158,6 +202,7 @@ def table(report: dict[str, Any], scored: list[Scored]) -> str:
         (low, high), (low_rank, high_rank) = row["mrr_ci"], row["mean_rank_ci"]
         lines.append(
             f"{head}   {row['mrr']:.3f}  [{low:.3f}, {high:.3f}]    {row['mean_rank']:<10.2f} [{low_rank:.2f}, {high_rank:.2f}]"
+            f"{'':4}{row['versus']['difference']:+.3f} {row['versus']['baseline']} (p {row['versus']['p']:.4f})"
         )
     ranked = sum(one.outcome == "ranked" for one in scored)
     lines.append(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+import gc
+import math
+from collections.abc import Callable, Hashable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,20 +13,39 @@ import msgspec
 from click.core import ParameterSource
 
 from insession.progress import progress
-from models.datasets import globo, importing, session_rec, trivago
+from insession.times import Time
+from models.datasets import (
+    columns,
+    diginetica,
+    globo,
+    importing,
+    otto,
+    retailrocket,
+    session_rec,
+    trivago,
+    yoochoose,
+)
 from models.datasets.importing import Entry, Summary
+from models.datasets.seen import Seen
 from models.errors import UserError
 from models.listings import Listing
 from models.recording import Header, Writer
 
-FORMATS = ("trivago", "session-rec", "globo", "marketplace")
+FORMATS = (
+    *("trivago", "session-rec", "globo", "yoochoose", "diginetica", "retailrocket", "otto"),
+    *("columns", "marketplace"),
+)
 BELONGS = {
     "metadata": ("trivago",),
-    "listings_out": ("trivago", "marketplace"),
-    "visits": ("marketplace",),
-    "seed": ("marketplace",),
+    "listings_out": ("trivago", "yoochoose", "diginetica", "retailrocket", "columns", "marketplace"),
+    "named": ("columns",),
+    "meant": ("columns",),
+    "unit": ("columns",),
+    **dict.fromkeys(("visits", "seed", "size", "markets", "start", "days"), ("marketplace",)),
 }
 """The formats of the options that are not for all."""
+FLAGS = {"named": "--column", "meant": "--type", "unit": "--time", "size": "--listings"}
+"""What options are called where it is not their name."""
 WRITTEN = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -50,16 +71,63 @@ WRITTEN = click.Path(path_type=Path, dir_okay=False)
     "--listings-out",
     metavar="FILE",
     type=WRITTEN,
-    help="marketplace, trivago: where to write the listings.  [default: NAME.listings.jsonl beside the recording; for trivago only with --metadata]",
+    help="Where to write the listings, of formats that tell of them.  [default: NAME.listings.jsonl beside the recording, where the FILEs tell; for trivago only with --metadata]. marketplace: a name that ends with .zst gets a recording of the topic `listings`, with when each comes and goes.",
+)
+@click.option(
+    "--column",
+    "named",
+    metavar="FIELD=COLUMN",
+    multiple=True,
+    help=f"columns: which column has a field, of {', '.join(columns.FIELDS)} and {columns.ATTRIBUTE}NAME; the first three must be named.",
+)
+@click.option(
+    "--type",
+    "meant",
+    metavar="VALUE=KIND",
+    multiple=True,
+    help=f"columns: what the column of `type` calls a {', '.join(columns.KINDS)}, or {columns.NONE} for rows to leave out.",
+)
+@click.option(
+    "--time",
+    "unit",
+    type=click.Choice(columns.UNITS),
+    help="columns: how times are written.  [default: as the first row of each FILE looks]",
 )
 @click.option(
     "--visits",
     default=20_000,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, 9_999_999),
     help="marketplace: how many to simulate.",
 )
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="marketplace: its seed.")
+@click.option(
+    "--listings",
+    "size",
+    default=1_500,
+    show_default=True,
+    type=click.IntRange(1, 200_000),
+    help="marketplace: how many there are in all, at least 50 in a market.",
+)
+@click.option(
+    "--markets",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1, 12),
+    help="marketplace: how many cities.",
+)
+@click.option(
+    "--start",
+    type=Time(),
+    default="2024-12-30",
+    show_default=True,
+    help="marketplace: when it begins: an ISO date or time (UTC), or milliseconds.",
+)
+@click.option(
+    "--days",
+    type=click.FloatRange(0.001, 3_650),
+    help="marketplace: over how many days the visits are spread.  [default: 150 visits an hour]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     format_: str,
@@ -68,19 +136,31 @@ def command(
     partitions: int,
     metadata: str | None,
     listings_out: Path | None,
+    named: tuple[str, ...],
+    meant: tuple[str, ...],
+    unit: columns.Unit | None,
     visits: int,
     seed: int,
+    size: int,
+    markets: int,
+    start: int,
+    days: float | None,
     as_json: bool,
 ) -> None:
     """Make one recording, in event-time order, of the FILEs of a data set.
 
     \b
-    trivago      RecSys Challenge 2019: CSV, plain or gzip
-    session-rec  SessionId, ItemId, Time (seconds), tab separated
-    globo        Globo.com clicks: parquet or CSV
-    marketplace  a simulated marketplace; takes no FILE
+    trivago       RecSys Challenge 2019
+    session-rec   SessionId, ItemId, Time (seconds), tab separated
+    globo         Globo.com clicks: parquet or CSV
+    yoochoose     RecSys Challenge 2015: clicks and buys
+    diginetica    CIKM Cup 2016: any of its tables
+    retailrocket  events, item properties, category tree
+    otto          JSON lines of sessions
+    columns       any CSV or parquet, by --column
+    marketplace   a simulated marketplace; takes no FILE
 
-    A member of a zip is named FILE.zip:MEMBER. A wrong file is refused with its line and column, and nothing is
+    FILEs may come in any order, and gzip compressed. A member of a zip is named FILE.zip:MEMBER. A wrong file is refused with its line and column, and nothing is
     written. The listings file is what `insession train --listings` takes.
 
     \b
@@ -95,22 +175,55 @@ def command(
     summary, written = Summary(), 0
     entries: Iterable[Entry]
     listings: Iterable[Listing] | None = None
+    announced: Callable[[int], Iterable[importing.Announcement]] | None = None
     match format_:
         case "trivago":
-            seen, properties = trivago.Seen(), trivago.properties(metadata) if metadata else {}
-            entries = trivago.events(files, summary.skipped, seen)
+            hotels, properties = trivago.Seen(), trivago.properties(metadata) if metadata else {}
+            entries = trivago.events(files, summary.skipped, hotels)
             if metadata or listings_out:
-                listings = trivago.listings(seen, properties)
+                listings = trivago.listings(hotels, properties)
         case "session-rec":
             entries = session_rec.events(files)
         case "globo":
             entries = globo.events(files)
+        case "yoochoose":
+            seen = Seen()
+            entries, listings = yoochoose.events(files, seen), seen.described()
+        case "diginetica":
+            tables = diginetica.sort_out(files)
+            entries = diginetica.events(tables, summary.skipped)
+            if tables["products"] or tables["categories"]:
+                listings = diginetica.listings(tables)
+        case "retailrocket":
+            tables = retailrocket.sort_out(files)
+            entries = retailrocket.events(tables)
+            if tables["properties"]:
+                listings = retailrocket.listings(tables)
+        case "otto":
+            entries = otto.events(files)
+        case "columns":
+            seen, fields = Seen(), columns.named(named)
+            entries = columns.events(files, fields, columns.meant(meant), unit, summary.skipped, seen)
+            if listings_out or any(columns.tells_of_listings(field) for field in fields):
+                listings = seen.described()
         case _:
             from models.datasets.marketplace import Marketplace
+            from models.datasets.simulated_visitors import PER_HOUR
 
-            market = Marketplace(seed)
-            entries = ((event, None) for event in market.events(visits))
-            listings = market.listings
+            try:
+                market = Marketplace(seed, markets=markets, listings=size, start_ms=start)
+            except ValueError as error:
+                raise UserError(f"import marketplace: {error}") from None
+            if days is not None and math.isnan(days):
+                raise UserError("--days is a number")
+            per_hour = PER_HOUR if days is None else visits / (24 * days)
+            entries = ((event, None) for event in market.events(visits, per_hour=per_hour))
+            listings, announced = market.listings, market.announcements
+    if listings_out and listings is None:
+        raise UserError(
+            f"--listings-out: none of the files tells of listings; give {format_}'s tables of them"
+        )
+    gc.disable()  # Records are many and make no cycles: looking for some takes a fifth of the time.
     try:
         with Writer(out, Header(topic="clicks", partitions=partitions, source=format_)) as writer:
             shown = progress(entries, f"import {format_}", unit="events")
@@ -120,10 +233,14 @@ def command(
                 writer.write(record)
             if not writer.records:
                 raise UserError(f"{files[0]}: no events in it")
-            if listings is not None:
+            if announced is not None and catalogue.suffix == ".zst":
+                written = importing.write_announcements(catalogue, announced(summary.last or 0), partitions)
+            elif listings is not None:
                 written = importing.write_listings(catalogue, listings)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror or error}") from None
+    finally:
+        gc.enable()
     report = {
         "format": format_,
         "recording": str(out),
@@ -159,7 +276,7 @@ def _check(format_: str, files: tuple[str, ...]) -> None:
     source = click.get_current_context().get_parameter_source
     for name, formats in BELONGS.items():
         if format_ not in formats and source(name) is not ParameterSource.DEFAULT:
-            flag = f"--{name.replace('_', '-')}"
+            flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
             raise UserError(f"{flag} belongs to {' and '.join(formats)}, not to {format_}")
 
 

@@ -13,6 +13,7 @@ from models.errors import UserError
 
 VERBS = {
     "import": "insession.import_",
+    "validate": "insession.validate",
     "train": "insession.train",
     "bundle": "insession.bundle",
     "evaluate": "insession.evaluate",

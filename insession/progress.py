@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LOOKS = 0.1
+"""Between two updates of the bar that `progress` shows of items."""
 
 
 class Progress:
@@ -56,6 +58,30 @@ class Progress:
 def progress(items: Iterable[T], title: str, total: int | None = None, unit: str = "") -> Iterator[T]:
     """The items, with progress shown as they are taken."""
     with Progress(title, total, unit) as shown:
+        done, due = 0, time.monotonic() + SECONDS_BETWEEN_LOOKS
         for done, item in enumerate(items, 1):
             yield item
-            shown.update(done)
+            if time.monotonic() >= due:
+                shown.update(done)
+                due = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        shown.update(done)
+
+
+class Stages:
+    """Progress of one thing after another, each with its title."""
+
+    def __init__(self) -> None:
+        self.title = ""
+        self.shown: Progress | None = None
+
+    def update(self, title: str, done: int, total: int, note: str) -> None:
+        if title != self.title:
+            self.close()
+            self.title, self.shown = title, Progress(title, total or None)
+        if self.shown is not None:
+            self.shown.update(done, note)
+
+    def close(self) -> None:
+        if self.shown is not None:
+            self.shown.close()
+        self.shown = None

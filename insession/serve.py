@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from insession import logs
+from insession import logs, tracking
 from insession.settings import Settings, options
 from models.errors import UserError
 
@@ -40,6 +40,7 @@ from models.errors import UserError
     "bootstrap",
     "topic_prefix",
     "bundle",
+    "mlflow",
     "state",
     "hold",
     "shadow",
@@ -100,7 +101,7 @@ def _serve(
     server.run(
         client=settings.client,
         topics=settings.topics,
-        bundle=settings.bundle,
+        bundle=tracking.followed(settings.bundle, settings.mlflow, settings.state / f"bundles-{number}"),
         state=settings.state / (f"serve-{number}" if number else "serve"),
         host=settings.host,
         port=settings.port,

@@ -52,7 +52,11 @@ class Settings(Security):
         default=Path(".insession"), description="folder for what processes keep on disk; it may be lost"
     )
     bundle: Path = Field(
-        default=Path("bundles"), description="a bundle, or a folder of bundles whose `current` is taken"
+        default=Path("bundles"),
+        description="a bundle, a folder of bundles whose `current` is taken, or `models:/NAME@ALIAS` of MLflow's registry",
+    )
+    mlflow: str = Field(
+        default="sqlite:///mlflow.db", min_length=1, description="MLflow's tracking store, with its registry"
     )
 
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")

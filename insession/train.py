@@ -10,7 +10,8 @@ from typing import Any
 import click
 import msgspec
 
-from insession.progress import Progress
+from insession import tracking
+from insession.progress import Stages
 from insession.times import Time, text
 from models import bundle as bundle_
 from models.errors import UserError
@@ -83,11 +84,29 @@ threads_option = click.option(
     help="Keep the state of the training there after each epoch; the same command goes on from it.",
 )
 @click.option(
+    "--warm-start",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Start from the vectors that this bundle has of the same listings, instead of random ones.",
+)
+@click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
     help="Where the vectors are learned.",
+)
+@click.option(
+    "--mlflow",
+    metavar="URI",
+    is_flag=False,
+    flag_value=tracking.LOCAL,
+    help=f"Log the run and the bundle to this MLflow tracking store; without a URI to {tracking.LOCAL}.",
+)
+@click.option(
+    "--register",
+    metavar="NAME@ALIAS",
+    help="With --mlflow: register the bundle there under this name, and give the version this alias.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -105,7 +124,10 @@ def command(
     validation: float,
     patience: int,
     checkpoints: Path | None,
+    warm_start: Path | None,
     device: str,
+    mlflow: str | None,
+    register: str | None,
     as_json: bool,
 ) -> None:
     """Learn a bundle from RECORDING, add it to a folder of bundles and make it the current one.
@@ -123,6 +145,10 @@ def command(
 
     if method not in methods.METHODS:
         raise UserError(f"--method {method}: there are {', '.join(methods.METHODS)}")
+    if register and not mlflow:
+        raise UserError("--register goes with --mlflow: it names the bundle in the registry there")
+    named = tracking.parsed(register) if register else None
+    registry = tracking.Registry(mlflow) if mlflow else None
     if patience and not validation:
         raise UserError("--patience goes with --validation: it looks at what is held out")
     if device == "cuda" and not pipeline.has_cuda():
@@ -133,7 +159,7 @@ def command(
         method, values | {name: value for name, value in flags.items() if value is not None}
     )
     started = time.perf_counter()
-    stage = _Stages()
+    stage = Stages()
     known = listing_files.read_listings(listings) if listings else []
     try:
         made = pipeline.train(
@@ -148,13 +174,16 @@ def command(
             patience=patience,
             device=device,
             checkpoints=checkpoints,
+            warm_start=warm_start,
             on_progress=stage.update,
         )
     finally:
         stage.close()
     path = bundle_.write(out, made, threads=threads, on_raise=warn)
-    index = bundle_.read_manifest(path).index
+    manifest = bundle_.read_manifest(path)
+    index = manifest.index
     facts = made.manifest.training
+    seconds = round(time.perf_counter() - started, 3)
     report = {
         "bundle": path.name,
         "path": str(path),
@@ -171,12 +200,14 @@ def command(
         "embeddings_until": facts.embeddings_until,
         "trained_until": facts.trained_until,
         "index": index,
-        "seconds": round(time.perf_counter() - started, 3),
+        "seconds": seconds,
     }
+    if registry is not None:
+        report["mlflow_run"] = registry.log(path, manifest, seconds, named)
     if as_json:
         click.echo(msgspec.json.encode(report))
         return
-    click.echo(f"{path}: {report['seconds']:.1f} s")
+    click.echo(f"{path}: {seconds:.1f} s")
     if facts.curve:
         last = facts.curve[-1]
         held = max((each.validation for each in facts.curve if each.validation is not None), default=None)
@@ -227,23 +258,3 @@ def finds(index: Measured | None) -> str:
     worst = min(index.markets.items(), key=lambda market: market[1].recall_at_100, default=None)
     where = f"; the worst market, {worst[0]}, {worst[1].recall_at_100:.3f}" if worst else ""
     return f"finds {index.recall_at_100:.3f} of the 100 nearest (ef {index.ef:,}){where}"
-
-
-class _Stages:
-    """Progress of one thing after another."""
-
-    def __init__(self) -> None:
-        self.title = ""
-        self.shown: Progress | None = None
-
-    def update(self, title: str, done: int, total: int, note: str) -> None:
-        if title != self.title:
-            self.close()
-            self.title, self.shown = title, Progress(title, total or None)
-        if self.shown is not None:
-            self.shown.update(done, note)
-
-    def close(self) -> None:
-        if self.shown is not None:
-            self.shown.close()
-        self.shown = None

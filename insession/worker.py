@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from insession import logs
+from insession import logs, tracking
 from insession.settings import Settings, options
 
 
@@ -15,7 +15,7 @@ from insession.settings import Settings, options
     help="where the states can't be continued (other topics, another cluster, clicks missing), "
     "begin from the oldest click instead of refusing",
 )
-@options("bootstrap", "topic_prefix", "application", "bundle", "state", "health_port", "host")
+@options("bootstrap", "topic_prefix", "application", "bundle", "mlflow", "state", "health_port", "host")
 def command(settings: Settings, afresh: bool) -> None:
     """Keep session windows and publish each user's embedding, until SIGTERM or Ctrl-C.
 
@@ -36,7 +36,7 @@ def command(settings: Settings, afresh: bool) -> None:
     worker.run(
         client=settings.client,
         topics=settings.topics,
-        bundle=settings.bundle,
+        bundle=tracking.followed(settings.bundle, settings.mlflow, settings.state / "bundles-worker"),
         state=settings.state / "worker",
         application=settings.application,
         afresh=afresh,

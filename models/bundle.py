@@ -247,7 +247,7 @@ def write(
                 os.rename(part, path)
                 Path(part).mkdir()  # for the context to remove
                 path.chmod(0o755)
-        _point(folder, name)
+        point(folder, name)
     except OSError as error:
         raise UserError(f"the bundle can't be written to {folder}: {error.strerror or error}") from None
     return path
@@ -270,8 +270,8 @@ def _write(part: Path, bundle: Bundle, threads: int, on_raise: Callable[[str], N
     return _name(content)
 
 
-def _point(folder: Path, name: str) -> None:
-    """Make `current` the bundle `name`: a link, replaced in one step."""
+def point(folder: Path, name: str) -> None:
+    """Make the bundle `name` the `current` one of the folder: a link, replaced in one step."""
     link = folder / f".{CURRENT}-{name}"
     link.unlink(missing_ok=True)
     link.symlink_to(name, target_is_directory=True)

@@ -194,7 +194,10 @@ def encode(record: Record) -> bytes:
     except UnicodeDecodeError:
         line.value_base64 = value or b""
     if record.headers:
-        line.headers = tuple([(name, _header_text(data)) for name, data in record.headers])
+        try:  # Nearly all are text.
+            line.headers = tuple([(name, data.decode()) for name, data in record.headers])  # type: ignore[union-attr]
+        except (UnicodeDecodeError, AttributeError):
+            line.headers = tuple([(name, _header_text(data)) for name, data in record.headers])
     return _encode(line)
 
 

@@ -1,14 +1,16 @@
 """User types and listing types: what many visitors of a kind do, where little is known of one.
 
-Airbnb (Grbovic and Cheng, KDD 2018, section 3.3) embeds user types and listing types in one space, from booking
-sequences. Here the vectors are a factorisation of how much oftener a type of user acts on a type of listing than
-chance has it (Levy and Goldberg, "Neural word embedding as implicit matrix factorization", NIPS 2014).
+Airbnb (Grbovic and Cheng, KDD 2018, section 3.2) embeds user types and listing types in one space, from booking
+sequences; so does models/training/user_types.py. Unless that made them, the vectors are a factorisation of how much
+oftener a type of user acts on a type of listing than chance has it (Levy and Goldberg, "Neural word embedding as
+implicit matrix factorization", NIPS 2014).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -27,12 +29,35 @@ Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
 
 
+class Part(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One of the things that a listing's type is made of."""
+
+    of: Annotated[str, msgspec.Meta(pattern=r"^(market|type|price_range|price|attributes\..+)$")]
+    """`market`, `type`, `price_range` (in its market), `price`, or `attributes.` and a name."""
+    edges: list[float] = []
+    """Numbers from one edge up to the next are alike; without edges each number is a value of its own. Of a list, the
+    number is how many it has."""
+
+    def value(self, listing: Listing, price_range: int) -> str:
+        """What the listing has of it; empty where that is not known."""
+        if self.of == "price_range":
+            return str(price_range)
+        name = self.of.removeprefix("attributes.")
+        known = listing.attributes.get(name) if name != self.of else getattr(listing, name)
+        if known is None or isinstance(known, str | bool):
+            return "" if known is None else str(known)
+        number = float(len(known)) if isinstance(known, tuple) else float(known)
+        return str(int(np.searchsorted(self.edges, number, side="right"))) if self.edges else f"{number:g}"
+
+
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """The types on disk: a unit vector for each."""
 
     users: dict[str, list[float]]
     listings: dict[str, list[float]]
     version: Version = 1
+    by: tuple[Part, ...] | msgspec.UnsetType = msgspec.UNSET
+    """What listing types are made of, where that is not the type and the price range."""
 
 
 _decoder = msgspec.json.Decoder(Saved)
@@ -41,6 +66,11 @@ _decoder = msgspec.json.Decoder(Saved)
 def listing_type(kind: str | None, price_range: int) -> str:
     """The type of a listing of this kind, in this price range of its market (NOTHING: without a price)."""
     return f"{kind or ''}/{price_range}"
+
+
+def made_of(parts: Sequence[Part], listing: Listing, price_range: int) -> str:
+    """The type of a listing, in this price range of its market, that is made of these parts."""
+    return "/".join(part.value(listing, price_range) for part in parts)
 
 
 user_type = _kernel.user_type
@@ -63,12 +93,17 @@ class Types:
     def code(self, listing: Listing, listings: Listings) -> int:
         """The type of a listing, in a market of `listings`."""
         price_range = listings.range_of(listing.market, listing.price)
-        return self.codes.get(listing_type(listing.type, price_range), NOTHING)
+        if self.saved.by is msgspec.UNSET:
+            return self.codes.get(listing_type(listing.type, price_range), NOTHING)
+        return self.codes.get(made_of(self.saved.by, listing, price_range), NOTHING)
 
     def of(self, listings: Listings) -> Codes:
         """The type of each listing, int32 [n]."""
+        get, by = self.codes.get, self.saved.by
+        if by is not msgspec.UNSET:
+            names = (made_of(by, listings.get(row), range_) for row, range_ in enumerate(listings.ranges))
+            return np.fromiter((get(name, NOTHING) for name in names), np.int32, len(listings))
         kinds = listings.columns.type or [None] * len(listings)
-        get = self.codes.get
         pairs = zip(kinds, listings.ranges, strict=True)
         return np.fromiter((get(listing_type(*pair), NOTHING) for pair in pairs), np.int32, len(listings))
 
@@ -111,11 +146,12 @@ def learn(counts: Mapping[tuple[str, str], int]) -> Types:
     kept = min(DIMENSIONS, len(sizes))
     scale = np.sqrt(sizes[:kept])
     return Types(
-        Saved(users=_named(users, left[:, :kept] * scale), listings=_named(listings, right[:kept].T * scale))
+        Saved(users=named(users, left[:, :kept] * scale), listings=named(listings, right[:kept].T * scale))
     )
 
 
-def _named(names: list[str], vectors: npt.NDArray[np.float64]) -> dict[str, list[float]]:
+def named(names: list[str], vectors: npt.NDArray[np.float64]) -> dict[str, list[float]]:
+    """The vectors, [n, d], by name and at length one, as they are saved."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     units = np.round(vectors / np.where(lengths > 1e-9, lengths, 1), DECIMALS) + 0.0
     return dict(zip(names, units.tolist(), strict=True))

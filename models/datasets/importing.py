@@ -6,23 +6,31 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from heapq import merge
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
 
+from models import recording
+from models.datasets.distinct import Distinct
 from models.errors import UserError
 from models.events import Event, Tick, encode
 from models.listings import Listing
-from models.recording import SESSION, Header, Record, Writer, partition_of, read
+from models.recording import SESSION, Header, Record, Writer, read
 
 CHUNK_BYTES = 1 << 27
+USERS = 1 << 18
+"""Partitions of so many users are remembered, some 40 MB."""
 RECORD_BYTES = 400
 """What a record takes in memory besides its value, roughly."""
 
 Entry = tuple[Event, str | None]
 """An event, and the session its source counts it to."""
+
+Announcement = tuple[int, str, Listing | None]
+"""When something is said of a listing (ms), which, and what; None where it goes."""
 
 
 @dataclass(slots=True)
@@ -30,23 +38,29 @@ class Summary:
     """What was imported. Times are milliseconds; `skipped` counts rows that became no event, by reason."""
 
     events: Counter[str] = field(default_factory=Counter)
-    users: set[str] = field(default_factory=set)
+    users: Distinct = field(default_factory=Distinct)
     first: int | None = None
     last: int | None = None
     skipped: Counter[str] = field(default_factory=Counter)
 
     def add(self, event: Event) -> None:
         """Count an event."""
-        self.events[type(event).__name__.lower()] += 1
+        self.events[event.__struct_config__.tag] += 1  # type: ignore[index]
         if not isinstance(event, Tick):
             self.users.add(event.user_id)
         time = event.timestamp
-        self.first = time if self.first is None else min(self.first, time)
-        self.last = time if self.last is None else max(self.last, time)
+        if self.first is None or self.last is None:
+            self.first = self.last = time
+        elif time > self.last:
+            self.last = time
+        elif time < self.first:
+            self.first = time
 
 
 def records(entries: Iterable[Entry], partitions: int, summary: Summary) -> Iterator[Record]:
     """The records of the events, in their order: on the partitions where Kafka's Java client would put them."""
+    # Sets in order of time come back to a user after many others, whom the small cache of a sidecar does not hold.
+    partition_of = lru_cache(maxsize=USERS)(recording.partition_of.__wrapped__)
     for event, session in entries:
         summary.add(event)
         key = None if isinstance(event, Tick) else event.user_id.encode()
@@ -106,3 +120,19 @@ def write_listings(path: Path, listings: Iterable[Listing]) -> int:
     finally:
         part.unlink(missing_ok=True)
     return number
+
+
+def write_announcements(path: Path, said: Iterable[Announcement], partitions: int) -> int:
+    """Write a recording of the topic `listings`: when each came, and a record without a value where it went; how many
+    there are in it. Raises UserError where it can't be written."""
+    encoder = msgspec.json.Encoder()
+    listings: set[str] = set()
+    try:
+        with Writer(path, Header(topic="listings", partitions=partitions)) as writer:
+            for time, listing_id, listing in said:
+                key, value = listing_id.encode(), None if listing is None else encoder.encode(listing)
+                writer.write(Record(recording.partition_of(key, partitions), None, time, key, (), value))
+                listings.add(listing_id)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    return len(listings)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
 
@@ -19,6 +22,8 @@ LINE_BYTES = 1 << 20
 """No line of these formats is longer: what is longer is not text."""
 LAST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, as in events.Timestamp."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class WrongCell(ValueError):
@@ -32,47 +37,97 @@ class WrongCell(ValueError):
 
 
 def rows(
-    path: str, needed: Sequence[str], optional: Sequence[str] = (), *, delimiter: str = ","
+    path: str,
+    needed: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    delimiter: str = ",",
+    headed: bool = True,
 ) -> Iterator[tuple[int, list[str]]]:
     """Each row's line number and its cells in the order of `needed` and `optional`, whatever their order in the file.
 
     `path` is a file, or `FILE.zip:MEMBER`. Cells of an optional column that is not there are empty; empty lines
-    are passed over. Raises UserError, with file and line, where it can't be read as a table with the needed columns.
+    are passed over. A file that is not `headed` has the needed columns, in their order. Raises UserError, with file
+    and line, where it can't be read as a table with the needed columns.
     """
+    every = table(path, delimiter=delimiter)
+    if headed:
+        _, names = next(every, (1, None))
+        if names is None:
+            raise UserError(f"{path}: an empty file; expected the columns {', '.join(needed)}")
+        at = _places(path, names, needed, optional)
+        width, like = len(names), "as in the first line"
+    else:
+        at, width, like = list(range(len(needed))), len(needed), ", ".join(needed)
+    for line, fields in every:
+        if len(fields) == width:
+            fields.append("")
+            yield line, [fields[place] for place in at]
+        elif fields:
+            raise UserError(f"{path}:{line}: expected {width} fields, {like}, found {len(fields)}")
+
+
+def header(path: str, *, delimiter: str = ",") -> list[str]:
+    """The cells of a file's first line; none where the file is empty. Raises UserError as `rows` does."""
+    _, names = next(table(path, delimiter=delimiter), (1, []))
+    return names
+
+
+def sort_out(
+    paths: Sequence[str], tables: Mapping[str, Sequence[str]], *, delimiter: str = ","
+) -> dict[str, list[str]]:
+    """The files of a set by which of its `tables` they are: the one with most columns, all of which are in the header.
+
+    Raises UserError, naming what was expected, for a file that is none of them.
+    """
+    sorted_out: dict[str, list[str]] = {name: [] for name in tables}
+    for path in paths:
+        found = set(header(path, delimiter=delimiter))
+        fitting = [name for name, columns in tables.items() if found.issuperset(columns)]
+        if not fitting:
+            expected = "; ".join(f"{name} ({', '.join(columns)})" for name, columns in tables.items())
+            raise UserError(f"{path}:1: expected the columns of one of {expected}")
+        sorted_out[max(fitting, key=lambda name: len(tables[name]))].append(path)
+    return sorted_out
+
+
+def table(path: str, *, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Every row's line number and all of its cells, the header's too. Raises UserError as `rows` does."""
     line = 1
     try:
-        with opened(path) as stream:
-            table = csv.reader(
-                _lines(stream),
-                delimiter=delimiter,
-                strict=True,
-                quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
-            )
-            names = next(table, None)
-            if names is None:
-                raise UserError(f"{path}: an empty file; expected the columns {', '.join(needed)}")
-            at = _places(path, names, needed, optional)
-            line = table.line_num + 1
-            for fields in table:
-                if len(fields) == len(names):
-                    fields.append("")
-                    yield table.line_num, [fields[place] for place in at]
-                elif fields:
-                    raise UserError(
-                        f"{path}:{table.line_num}: expected {len(names)} fields, as in the first line, "
-                        f"found {len(fields)}"
-                    )
-                line = table.line_num + 1
+        reader = csv.reader(
+            (raw.decode("utf-8-sig" if number == 1 else "utf-8") for number, raw in lines(path)),
+            delimiter=delimiter,
+            strict=True,
+            quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
+        )
+        for fields in reader:
+            yield reader.line_num, fields
+            line = reader.line_num + 1
     except UnicodeDecodeError:
         raise UserError(f"{path}:{line}: expected text in UTF-8, found other bytes") from None
     except csv.Error as error:
         raise UserError(f"{path}:{line}: expected delimited text: {error}") from None
+
+
+def lines(path: str) -> Iterator[tuple[int, bytes]]:
+    """Each line's number and bytes, unpacked, with the line feed. Raises UserError, with file and line, where it can't be read."""
+    number = 0
+    try:
+        with opened(path) as stream:
+            while raw := stream.readline(LINE_BYTES):
+                number += 1
+                if len(raw) == LINE_BYTES:
+                    raise UserError(
+                        f"{path}:{number}: a line longer than a megabyte: not a file of this format"
+                    )
+                yield number, raw
     except EOFError:
         raise UserError(
-            f"{path}:{line}: truncated: the compressed file ends in the middle of its data"
+            f"{path}:{number + 1}: truncated: the compressed file ends in the middle of its data"
         ) from None
     except (zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}:{line}: a damaged compressed file: {error}") from None
+        raise UserError(f"{path}:{number + 1}: a damaged compressed file: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
 
@@ -104,15 +159,6 @@ def opened(path: str) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _lines(stream: IO[bytes]) -> Iterator[str]:
-    first = True
-    while raw := stream.readline(LINE_BYTES):
-        if len(raw) == LINE_BYTES:
-            raise csv.Error("a line longer than a megabyte")
-        yield raw.decode("utf-8-sig" if first else "utf-8")
-        first = False
-
-
 def _places(path: str, names: list[str], needed: Sequence[str], optional: Sequence[str]) -> list[int]:
     missing = [name for name in needed if name not in names]
     if missing:
@@ -124,9 +170,14 @@ def _places(path: str, names: list[str], needed: Sequence[str], optional: Sequen
 
 
 def identifier(text: str, column: str) -> str:
-    """An id as events have it: 1 to 256 characters."""
+    """An id as events have it: 1 to 256 characters, and as many bytes, not blank, without control characters."""
     if not 0 < len(text) <= 256:
         raise WrongCell(column, "1 to 256 characters", text)
+    if not (text.isascii() and text.isprintable()) or text.isspace():
+        if text.isspace() or CONTROL.search(text):
+            raise WrongCell(column, "an id that is not blank and has no control characters", text)
+        if len(text.encode()) > 256:
+            raise WrongCell(column, "at most 256 bytes in UTF-8", text)
     return text
 
 
@@ -146,6 +197,39 @@ def number(text: str, column: str) -> float:
     if not math.isfinite(value) or "_" in text:
         raise WrongCell(column, "a number", text)
     return value
+
+
+def price(text: str, column: str) -> float | None:
+    """A price; None where there is none, or 0, which sets without one write."""
+    if not text:
+        return None
+    amount = number(text, column)
+    if not 0 <= amount <= 1e12:
+        raise WrongCell(column, "a price from 0 to 1e12", text)
+    return amount or None
+
+
+def whole(text: str, column: str, expected: str = "milliseconds since 1970, up to the year 9999") -> int:
+    """A whole number that is a time in milliseconds; `expected` names it in the error."""
+    if not (text.isascii() and text.isdigit() and len(text) < 16) or int(text) > LAST_MS:
+        raise WrongCell(column, expected, text)
+    return int(text)
+
+
+def iso(text: str, column: str) -> int:
+    """An ISO date or time, UTC where it names no zone, in milliseconds since the epoch."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise WrongCell(column, "an ISO date or time, like 2014-04-07T10:51:09.277Z", text) from None
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
+    if since.days < 0:
+        raise WrongCell(column, "a time since 1970", text)
+    return since.days * 86_400_000 + since.seconds * 1_000 + since.microseconds // 1_000
+
+
+day = lru_cache(maxsize=1 << 12)(iso)
+"""`iso`, for columns of days."""
 
 
 def milliseconds(text: str, column: str) -> int:

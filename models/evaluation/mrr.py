@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def reciprocal(ranks: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """1 / rank of each; ranks count from 1. Their mean is the MRR."""
-    return 1.0 / np.asarray(ranks, np.float64)
+def reciprocal(ranks: npt.ArrayLike, k: float = np.inf) -> npt.NDArray[np.float64]:
+    """1 / rank of each, 0 where it is beyond k; ranks count from 1. Their mean is the MRR, or MRR@k."""
+    numbers = np.asarray(ranks, np.float64)
+    return np.where(numbers <= k, 1.0 / numbers, 0.0)

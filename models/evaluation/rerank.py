@@ -12,10 +12,12 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from models import rank as rank_
 from models.bundle import Bundle
-from models.evaluation import baselines, confidence, mrr
+from models.evaluation import baselines, confidence, mrr, significance
+from models.evaluation.counters import Counters
 from models.evaluation.ranks import rank_of
 from models.events import Booking, Click, Event, EventError, Search, decode
 from models.offline import BATCH, STEP, Offline, placed
@@ -23,6 +25,7 @@ from models.rank import Candidate
 from models.recording import Record, read
 from models.visitor import Visitor
 
+OWN = "insession"
 Targets = ("all", "seen", "unseen")
 
 
@@ -50,7 +53,7 @@ class Scored:
     seen: bool
     """The chosen listing was acted on in the open session before the search."""
     orders: dict[str, list[int]]
-    """By name: shown, seen-first, insession."""
+    """By name: shown, seen-first, counters where that was learned, insession."""
     outcome: str
 
 
@@ -112,8 +115,8 @@ def _choice(search: Search, place: int, listing: str, visitor: Visitor | None) -
     return Choice(search, place, candidates, [result.position for result in results], chosen, visitor)
 
 
-def rerank(choice: Choice, bundle: Bundle) -> Scored:
-    """The choice with the list as shown, the most recently seen first, and ours."""
+def rerank(choice: Choice, bundle: Bundle, counters: Counters | None = None) -> Scored:
+    """The choice with the list as shown, the most recently seen first, what counters alone give, and ours."""
     search, visitor = choice.search, choice.visitor
     session = visitor.session(search.timestamp) if visitor is not None else None
     ranked = rank_.rank(bundle, visitor, choice.candidates, timestamp=search.timestamp)
@@ -123,28 +126,47 @@ def rerank(choice: Choice, bundle: Bundle) -> Scored:
         {
             "shown": baselines.shown(choice.positions),
             "seen-first": baselines.seen_first(choice.candidates, choice.positions, session),
-            "insession": ranked.order.tolist(),
+            **({"counters": counters.order(choice)} if counters is not None else {}),
+            OWN: ranked.order.tolist(),
         },
         ranked.outcome,
     )
 
 
 def report(scored: Sequence[Scored], random: np.random.Generator) -> dict[str, Any]:
-    """The table: for each ranking and kind of target n, MRR and mean rank with their 95% intervals over users."""
+    """The table: for each ranking and kind of target n, MRR and mean rank with their 95% intervals over users, and how
+    far its MRR is above the best other ranking that is simple, with the p-value of that."""
     results = []
-    for name in ("shown", "seen-first", "insession"):
+    names = list(scored[0].orders) if scored else []
+    for name in names:
         for targets in Targets:
             chosen = [one for one in scored if targets == "all" or one.seen is (targets == "seen")]
             row: dict[str, Any] = {"name": name, "targets": targets, "n": len(chosen)}
             if chosen:
-                ranks = [rank_of(one.choice.chosen, one.orders[name]) for one in chosen]
+                ranks = {
+                    each: [rank_of(one.choice.chosen, one.orders[each]) for one in chosen] for each in names
+                }
                 users = [one.choice.search.user_id for one in chosen]
-                reciprocal = mrr.reciprocal(ranks)
-                row["mrr"] = float(reciprocal.mean())
-                row["mrr_ci"] = list(confidence.interval(reciprocal, users, random))
-                row["mean_rank"] = float(np.mean(ranks))
-                row["mean_rank_ci"] = list(confidence.interval(ranks, users, random))
+                reciprocal = {each: mrr.reciprocal(ranks[each]) for each in names}
+                row["mrr"] = float(reciprocal[name].mean())
+                row["mrr_ci"] = list(confidence.interval(reciprocal[name], users, random))
+                row["mean_rank"] = float(np.mean(ranks[name]))
+                row["mean_rank_ci"] = list(confidence.interval(ranks[name], users, random))
+                row["versus"] = _versus(name, reciprocal, users, random)
             else:
-                row |= {"mrr": None, "mrr_ci": None, "mean_rank": None, "mean_rank_ci": None}
+                row |= {"mrr": None, "mrr_ci": None, "mean_rank": None, "mean_rank_ci": None, "versus": None}
             results.append(row)
     return {"n": len(scored), "results": results}
+
+
+def _versus(
+    name: str, reciprocal: dict[str, npt.NDArray[np.float64]], users: list[str], random: np.random.Generator
+) -> dict[str, Any]:
+    """The best of the other simple rankings, how far the MRR is above it, and the p-value by exchanges over users."""
+    others = [each for each in reciprocal if each not in (name, OWN)]
+    best = max(others, key=lambda each: float(reciprocal[each].mean()))
+    difference = reciprocal[name] - reciprocal[best]
+    codes = np.unique(users, return_inverse=True)[1]
+    sums = np.bincount(codes, difference).astype(np.float64)
+    [p] = significance.p_values(sums[:, None], random)
+    return {"baseline": best, "difference": float(difference.mean()), "p": p}

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from models.errors import UserError
 from models.listings import Listing
@@ -50,6 +48,9 @@ def _distinct(path: Path, unit: str, listings: Iterator[tuple[int, Listing]]) ->
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Listing]]:
+    import pyarrow as pa  # Nothing else here needs it.
+    import pyarrow.parquet as pq
+
     try:
         file = pq.ParquetFile(path)
         columns = [name for name in file.schema_arrow.names if name in FIELDS]

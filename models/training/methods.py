@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from models.errors import UserError
-from models.training import skip_gram
+from models.training import combine, content2vec, matrix_factorisation, ncf, skip_gram, user_types, vbpr
 from models.training.corpus import Corpus
 from models.training.run import Floats, Run
 
@@ -26,6 +26,10 @@ class Method:
     settings: type[Any]
     """A dataclass whose every field has a default."""
     train: Callable[[Corpus, Any, Run], Floats]
+    warm: bool = False
+    """Whether it can start from another bundle's vectors."""
+    whole: bool = False
+    """Whether it is given every action, rejections and short sessions too, rather than the steps of the sessions."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -34,7 +38,15 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "skip-gram": Method(skip_gram.SkipGram, skip_gram.train),
+    "skip-gram": Method(skip_gram.SkipGram, skip_gram.train, warm=True),
+    "content2vec": Method(content2vec.Content2Vec, content2vec.train),
+    "matrix-factorisation": Method(
+        matrix_factorisation.MatrixFactorisation, matrix_factorisation.train, warm=True
+    ),
+    "ncf": Method(ncf.NeuralCollaborativeFiltering, ncf.train, warm=True),
+    "vbpr": Method(vbpr.Vbpr, vbpr.train),
+    "user-types": Method(user_types.UserTypes, user_types.train, whole=True),
+    "combine": Method(combine.Combine, combine.train),
 }
 
 

@@ -26,14 +26,15 @@ from models.bundle import Bundle, Training
 from models.errors import UserError
 from models.evaluation.rerank import Choice, choices
 from models.listings import Listing
-from models.sessions import WINDOWS
 from models.training import held_out, ranking
-from models.training.corpus import BOOKING, REJECTION, Corpus, Floats, steps
+from models.training.corpus import REJECTION, Corpus, Floats, steps
 from models.training.gathering import Gathered, gather
 from models.training.methods import DEFAULT, METHODS
 from models.training.ranking import Example, Ranking
 from models.training.run import Run, fingerprint
-from models.types import Types, listing_type, user_type
+from models.training.user_histories import typed
+from models.training.warm_start import aligned
+from models.types import Types, listing_type
 
 EARLIER = 0.7
 """The part of the searches that are before the time at which learning is split."""
@@ -59,6 +60,7 @@ def train(
     seed: int = 1,
     threads: int = 1,
     checkpoints: Path | None = None,
+    warm_start: Path | None = None,
     ranked: Ranking | None = None,
     on_progress: Progress = lambda title, done, total, note: None,
 ) -> Bundle:
@@ -75,6 +77,7 @@ def train(
     if sum(choice.search.timestamp >= (split or 0) for choice in searches) < FEWEST:
         split = None
     before = found.newest + 1 if split is None else split
+    own: list[Types] = []
     vectors, training = learn(
         found.corpus,
         before=before,
@@ -86,8 +89,10 @@ def train(
         seed=seed,
         threads=threads,
         checkpoints=checkpoints,
+        warm_start=warm_start,
         data=found.fingerprint,
         on_progress=lambda done, total, note: on_progress("learning vectors", done, total, note),
+        on_types=own.append,
     )
     if not vectors.any():
         raise UserError(f"{path}: no session acts on two different listings: there is nothing to learn from")
@@ -98,7 +103,7 @@ def train(
         metrics={"events": found.events, "searches": 0} | training.metrics,
     )
     listings = found.corpus.listings
-    of_types = _types(found.corpus, before)
+    of_types = own[0] if own else _types(found.corpus, before)
     bundle = bundle_.assemble(
         listings=listings, vectors=vectors, ranker=ranker.default(), training=training, types=of_types
     )
@@ -130,11 +135,14 @@ def learn(
     seed: int = 1,
     threads: int = 1,
     checkpoints: Path | None = None,
+    warm_start: Path | None = None,
     data: str = "",
     on_progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+    on_types: Callable[[Types], None] = lambda types: None,
 ) -> tuple[Floats, Training]:
     """The vectors, [n, d], of the corpus' n listings, fitted to what was done before the time `before` (ms); and how
-    they were made. Of that, the last part, `validation` of it, is held out."""
+    they were made. Of that, the last part, `validation` of it, is held out. `warm_start` is a bundle whose vectors the
+    method starts from; `on_types` is told the types of users and listings by a method that learns them."""
     torch.set_num_threads(threads)
     chosen = METHODS[method]
     settings = settings if settings is not None else chosen.settings()
@@ -143,12 +151,24 @@ def learn(
     run.what = fingerprint(data, method, settings, before, validation, patience, seed)
     fewest = getattr(settings, "fewest_clicks", 2)
     fitted = steps(actions, before=before, shortest=fewest)
+    run.before = before
     if validation:
-        until = held_out.until(fitted, validation)
+        run.before = until = held_out.until(fitted, validation)
         later = steps(actions, since=until, before=before)
         fitted = steps(actions, before=until, shortest=fewest)
         run.validate = lambda vectors: held_out.mrr(vectors, later)
+    if chosen.whole:
+        end = run.before
+        fitted = actions if end is None else actions.only(lambda part: part.times < end)
+    if warm_start is not None:
+        if not chosen.warm:
+            able = ", ".join(name for name, each in METHODS.items() if each.warm)
+            raise UserError(f"--warm-start: {method} starts from no vectors; it goes with {able}")
+        run.warm = aligned(warm_start, actions.listings, settings.dimensions, run.before)
+        run.what = fingerprint(run.what, run.warm.tobytes())
     vectors = chosen.train(fitted, settings, run) if fitted.sessions else _nothing(actions)
+    if run.types is not None:
+        on_types(run.types)
     training = Training(
         source="recording",
         data=data,
@@ -157,7 +177,8 @@ def learn(
         settings=asdict(settings),
         curve=run.curve,
         embeddings_until=before,
-        metrics={"sessions": fitted.sessions, "listings_with_vector": int(vectors.any(axis=1).sum())},
+        metrics={"sessions": fitted.sessions, "listings_with_vector": int(vectors.any(axis=1).sum())}
+        | run.metrics,
     )
     return vectors, training
 
@@ -182,26 +203,11 @@ def _types(actions: Corpus, before: int) -> Types:
     weeks before each action."""
     listings = actions.listings
     kinds = listings.columns.type or [None] * len(listings)
-    ranges = listings.ranges
-    names = [listing_type(*pair) for pair in zip(kinds, ranges, strict=True)]
+    names = [listing_type(*pair) for pair in zip(kinds, listings.ranges, strict=True)]
     counts: Counter[tuple[str, str]] = Counter()
-    nobody = (-WINDOWS.history - 1, 0, 0, 0, False)
-    users: dict[int, tuple[int, int, int, int, bool]] = {}
-    for span in actions.parts():
-        part = actions.part(*span)
-        sessions = np.repeat(part.users, np.diff(part.starts)).tolist()
-        columns = (part.times.tolist(), part.tokens.tolist(), part.kinds.tolist())
-        for user, time, row, kind in zip(sessions, *columns, strict=True):
-            if time >= before or kind == REJECTION:
-                continue
-            last, acted, in_range, priced, booked = users.get(user, nobody)
-            if time > last + WINDOWS.history:
-                acted, in_range, priced, booked = 0, 0, 0, False
-            if acted:
-                counts[user_type(acted, in_range, priced, booked), names[row]] += 1
-            if ranges[row] >= 0:
-                in_range, priced = in_range + ranges[row], priced + 1
-            users[user] = (time, acted + 1, in_range, priced, booked or kind == BOOKING)
+    for _, row, kind, time, of_user in typed(actions):
+        if time < before and kind != REJECTION and of_user is not None:
+            counts[of_user, names[row]] += 1
     return types.learn(counts)
 
 

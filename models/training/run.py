@@ -22,6 +22,7 @@ from torch import Tensor
 
 from models.bundle import Epoch
 from models.errors import UserError
+from models.types import Types
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, str], None]
@@ -56,8 +57,16 @@ class Run:
     """Stop after so many epochs without a better validation, and go back to the best; 0: go on to the end."""
     checkpoints: Path | None = None
     what: str = ""
+    before: int | None = None
+    """The time (ms) before which all is that may be learned from; None: there is no such time."""
+    warm: Floats | None = None
+    """float32 [n, d]: vectors to start from, zeros for listings that have none."""
     curve: list[Epoch] = field(default_factory=list)
     """What came of each epoch."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What else a method measured; it stands in the bundle."""
+    types: Types | None = None
+    """User types and listing types, from a method that learns them."""
     _loss: float = 0.0
     _weight: float = 0.0
     _note: str = ""
@@ -97,6 +106,14 @@ class Run:
         self._weight += weight
         mean = self._loss / self._weight if self._weight else 0.0
         self.on_progress(len(self.curve) * total + done, 0, f"{self._note}, loss {mean:.3f}")
+
+    def start(self, table: Tensor) -> None:
+        """Put the vectors to start from, where there are any, in place of a table's random rows, [n, d]."""
+        if self.warm is not None:
+            known = self.warm.any(axis=1)
+            table[torch.from_numpy(known).to(table.device)] = torch.from_numpy(self.warm[known]).to(
+                table.device
+            )
 
     def _resume(self, state: Mapping[str, Tensor]) -> int:
         """Go on from the checkpoint, where there is one; the best epoch until then, -1 where there is none."""

@@ -124,6 +124,7 @@ class Tables:
     def begun(size: int, dimensions: int, run: Run) -> Tables:
         most = LENGTH * (3 / dimensions) ** 0.5
         centres = torch.from_numpy(run.random.uniform(-most, most, (size, dimensions)).astype(np.float32))
+        run.start(centres)
         sums = torch.full((size,), SMALLEST)
         tables = (centres, torch.zeros_like(centres), sums, sums.clone())
         return Tables(*(table.to(run.device) for table in tables))

@@ -12,6 +12,7 @@ import msgspec
 from tests.benchmarks import (
     click_to_rank,
     click_to_vector,
+    marketplace,
     million,
     offline,
     rank_core,
@@ -32,6 +33,8 @@ BENCHMARKS = {
     "click_to_vector_p50": click_to_vector.run,
     "click_to_vector_p99": click_to_vector.run,
     "replay_offline": offline.run,
+    "marketplace_events": marketplace.run,
+    "marketplace_import": marketplace.run,
     "recovery_cold": recovery.run,
     "recovery_warm": recovery.run,
     "sidecar_cold_start": million.run,

@@ -1,0 +1,182 @@
+"""MLflow: training runs are logged to a tracking store, and bundles are found in its registry by name and alias.
+
+The only place that imports mlflow. A worker or sidecar that is given `models:/NAME@ALIAS` in place of a folder has the
+bundle fetched into a folder of its own, whose `current` follows the alias; it watches that as any other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from models import bundle as bundle_
+from models.bundle import Manifest
+from models.errors import UserError
+
+log = logging.getLogger("insession.tracking")
+
+LOCAL = "sqlite:///mlflow.db"
+"""The tracking store unless another is named: a file in the folder where the command runs,"""
+ARTIFACTS = "mlartifacts"
+"""and beside it what is logged there."""
+EXPERIMENT = "insession"
+SCHEME = "models:/"
+LOOK_SECONDS = 10.0
+_NAME = re.compile(r"(?P<name>[^@/:]{1,200})@(?P<alias>[^@/:]{1,200})")
+
+
+class Registry:
+    """A tracking store and the registry in it."""
+
+    def __init__(self, uri: str) -> None:
+        """Raises UserError where MLflow is missing or the store can't be reached."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from mlflow import MlflowClient
+                from mlflow.exceptions import MlflowException
+        except ImportError:
+            raise UserError("MLflow is missing: pip install 'insession[mlflow]'") from None
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        self.uri = uri
+        self._failure: type[Exception] = MlflowException
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        except Exception as error:
+            raise self._unreachable(error) from None
+
+    def log(self, folder: Path, manifest: Manifest, seconds: float, register: tuple[str, str] | None) -> str:
+        """Log the run that made the bundle in `folder`, with the bundle, and give it a name and an alias where these are
+        told; the run's id."""
+        client, training = self._client, manifest.training
+        try:
+            run = client.create_run(
+                self._experiment(), run_name=f"{training.method or training.source} {folder.name}"
+            )
+            name = run.info.run_id
+            told = {
+                "method": training.method,
+                "seed": training.seed,
+                "data": training.data,
+                "bundle": folder.name,
+            }
+            for key, value in (told | training.settings | {"dimensions": manifest.dimensions}).items():
+                client.log_param(name, key, value)
+            measured = training.metrics | {"seconds": seconds, "listings": manifest.listings}
+            if manifest.index is not None and manifest.index.queries:
+                measured |= {"recall_at_100": manifest.index.recall_at_100}
+            for key, value in measured.items():
+                client.log_metric(name, key, float(value))
+            for number, epoch in enumerate(training.curve, 1):
+                client.log_metric(name, "loss", epoch.loss, step=number)
+                if epoch.validation is not None:
+                    client.log_metric(name, "validation_mrr", epoch.validation, step=number)
+            client.log_artifacts(name, str(folder), f"bundles/{folder.name}")
+            if register is not None:
+                self._register(*register, f"{run.info.artifact_uri}/bundles/{folder.name}", name)
+            client.set_terminated(name)
+        except (self._failure, OSError) as error:
+            raise self._unreachable(error) from None
+        return str(name)
+
+    def fetch(self, model: str, folder: Path) -> Path:
+        """Make the bundle that `model`, NAME@ALIAS, is now the current one of `folder`; its path. Raises UserError."""
+        name, alias = parsed(model)
+        from mlflow.artifacts import download_artifacts
+
+        try:
+            version = self._client.get_model_version_by_alias(name, alias)
+            bundle = str(version.source).rstrip("/").rpartition("/")[2]
+            if not (folder / bundle / bundle_.MANIFEST).is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                with TemporaryDirectory(prefix=".fetching-", dir=folder) as part:
+                    got = download_artifacts(
+                        artifact_uri=version.source, dst_path=part, tracking_uri=self.uri
+                    )
+                    bundle_.load(Path(got))  # whole, or refused
+                    Path(got).rename(folder / bundle)
+            bundle_.point(folder, bundle)
+        except (self._failure, OSError) as error:
+            raise UserError(f"{SCHEME}{model}: {_first(error)}") from None
+        return folder / bundle
+
+    def _register(self, name: str, alias: str, source: str, run: str) -> None:
+        try:
+            self._client.get_registered_model(name)
+        except self._failure:
+            self._client.create_registered_model(name)
+        version = self._client.create_model_version(name, source, run)
+        self._client.set_registered_model_alias(name, alias, version.version)
+
+    def _experiment(self) -> str:
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        local = self.uri.startswith("sqlite:")
+        where = Path(ARTIFACTS).absolute().as_uri() if local else None
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=where))
+
+    def _unreachable(self, error: Exception) -> UserError:
+        return UserError(f"MLflow's store {self.uri}: {_first(error)}")
+
+
+class Following:
+    """The folder in which a bundle of the registry is the current one, as the alias moves."""
+
+    def __init__(self, registry: Registry, model: str, folder: Path) -> None:
+        """Fetches it at once. Raises UserError where it can't be had and there is none from before."""
+        self._registry, self._model, self.folder = registry, model, folder
+        self._ending = threading.Event()
+        try:
+            registry.fetch(model, folder)
+        except UserError as error:
+            if not (folder / bundle_.CURRENT).exists():
+                raise
+            log.warning("going on with the bundle from before: %s", error)
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def stop(self) -> None:
+        """Follow no more."""
+        self._ending.set()
+
+    def _follow(self) -> None:
+        said = ""
+        while not self._ending.wait(LOOK_SECONDS):
+            try:
+                self._registry.fetch(self._model, self.folder)
+                said = ""
+            except UserError as error:
+                if str(error) != said:
+                    log.warning("%s", error)
+                said = str(error)
+
+
+def parsed(model: str) -> tuple[str, str]:
+    """The name and the alias of NAME@ALIAS. Raises UserError where it is none."""
+    found = _NAME.fullmatch(model)
+    if found is None:
+        raise UserError(f"`{model}`: a bundle in MLflow's registry is NAME@ALIAS, as in listings@champion")
+    return found["name"], found["alias"]
+
+
+def followed(bundle: Path, uri: str, folder: Path) -> Path:
+    """Where to take bundles from: `bundle` itself or, where it is models:/NAME@ALIAS, one in `folder` that follows it."""
+    text = os.fspath(bundle)
+    if not text.startswith(SCHEME.rstrip("/")):
+        return bundle
+    model = text.removeprefix(SCHEME.rstrip("/")).lstrip("/")
+    name, alias = parsed(model)
+    return Following(Registry(uri), model, folder / f"{name}@{alias}").folder
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
