@@ -56,13 +56,21 @@ def test_sessions_shuffle_as_wholes_and_booked_ones_stand_several_times() -> Non
 
 
 def test_frequent_listings_are_dropped_by_the_square_root_of_their_share() -> None:
-    counts = np.array([9_000, 900, 100, 0])
-    np.testing.assert_allclose(pairs.chances(counts, 0.01), [(1 / 90) ** 0.5, (1 / 9) ** 0.5, 1, 1])
-    tokens = np.repeat(np.arange(3, dtype=np.int32), counts[:3])
+    counts = np.array([9_000, 900, *[1] * 100, 0])
+    expected = [(0.01 / 0.9) ** 0.5, (0.01 / 0.09) ** 0.5, *[1] * 101]
+    np.testing.assert_allclose(pairs.chances(counts, 0.01), expected)
+    tokens = np.repeat(np.arange(103, dtype=np.int32), counts)
     sessions = Sessions(tokens, np.arange(0, 10_001, 10), np.full(1_000, -1, np.int32))
     made = pairs.shuffled(sessions, pairs.chances(counts, 0.01), 1, np.random.default_rng(0))
     assert len(made.starts) == 1_001
-    np.testing.assert_allclose(np.bincount(made.tokens), [949, 300, 100], rtol=0.1)
+    found = np.bincount(made.tokens)
+    np.testing.assert_allclose(found[:2], [949, 300], rtol=0.1)
+    assert found[2:].tolist() == [1] * 100
+
+
+def test_listings_of_the_mean_share_are_never_dropped_however_few_there_are() -> None:
+    assert pairs.chances(np.array([5, 5, 5, 0]), 0.001).tolist() == [1, 1, 1, 1]
+    np.testing.assert_allclose(pairs.chances(np.array([12, 3, 0]), 0.001), [(0.5 / 0.8) ** 0.5, 1, 1])
 
 
 def test_contexts_are_near_of_the_same_session_and_another_listing() -> None:

@@ -20,7 +20,7 @@ from models.training.run import Run
 from models.training.skip_gram import SkipGram
 from tests.made import a_corpus
 
-COMPILED = SkipGram(dimensions=8, epochs=8, learning_rate=0.1, block=64)
+COMPILED = SkipGram(dimensions=8, epochs=8, subsampling=0, block=64)
 BY_AUTOGRAD = replace(COMPILED, regulariser="l2", reg=0.0)
 both = pytest.mark.parametrize("settings", [COMPILED, BY_AUTOGRAD], ids=["compiled", "autograd"])
 
@@ -307,7 +307,7 @@ def test_a_corpus_on_disk_gives_the_same_and_is_never_in_memory(
     }
     for name, column in columns.items():
         column.tofile(tmp_path / name)
-    settings = SkipGram(dimensions=8, epochs=1, window=1, negatives=1, shortest_click=10, subsampling=0.002)
+    settings = SkipGram(dimensions=8, epochs=1, window=1, negatives=1, shortest_click=10)
     known = listings.collect(in_markets(["m"] * size))
     held = trained(Corpus(known, **columns), settings)
     mapped = {name: np.memmap(tmp_path / name, column.dtype, "r") for name, column in columns.items()}

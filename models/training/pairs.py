@@ -65,9 +65,13 @@ def shuffled(
 
 def chances(counts: Ints, threshold: float) -> Doubles:
     """With what chance a click stays, by listing, float64 [n]: sqrt(threshold / frequency), at most 1 (Mikolov et al.,
-    2013, equation 5). `counts` int64 [n] say how often each was acted on."""
+    2013, equation 5). `counts` int64 [n] say how often each was acted on.
+
+    A threshold below the mean frequency counts as that: where there are few listings, all are above 1/1000.
+    """
     frequency = np.maximum(counts, 1) / max(int(counts.sum()), 1)
-    return np.minimum(np.sqrt(threshold / frequency), 1.0)
+    mean = 1 / max(int(np.count_nonzero(counts)), 1)
+    return np.minimum(np.sqrt(max(threshold, mean) / frequency), 1.0)
 
 
 def positives(

@@ -67,8 +67,9 @@ class SkipGram:
     """Clicks known to be shorter, in seconds, are dropped."""
     fewest_clicks: Annotated[int, Meta(ge=1)] = 2
     """Sessions of fewer are dropped. One click has no context, and says only how frequent a listing is."""
-    subsampling: Annotated[float, Meta(ge=0)] = 0.0
-    """Clicks on listings of a greater share than this are dropped at random, the more the more frequent; 0: none."""
+    subsampling: Annotated[float, Meta(ge=0)] = 0.001
+    """Clicks on listings of a greater share than this, and than the mean, are dropped at random in each epoch, the more
+    the more frequent; 0: none."""
     loss: str = "log-sigmoid"
     regulariser: str = "none"
     reg: Annotated[float, Meta(ge=0)] = 0.0

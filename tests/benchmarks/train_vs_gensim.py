@@ -29,7 +29,7 @@ from models.training.skip_gram import SkipGram
 from tests.benchmarks.result import Result, compared
 
 ROUNDS, THREADS, PASSES = 3, 2, 10
-SETTINGS = SkipGram(dimensions=32, epochs=PASSES, window=5, negatives=5)
+SETTINGS = SkipGram(dimensions=32, epochs=PASSES, window=5, negatives=5, subsampling=0.001)
 DAY = 86_400_000
 FIRST_DAY = 1_507_420_800_000
 """8 October 2017, ms."""
@@ -107,7 +107,7 @@ def gensims(corpus: Corpus, seed: int) -> tuple[Floats, float]:
         negative=SETTINGS.negatives,
         sg=1,
         min_count=1,
-        sample=0,
+        sample=SETTINGS.subsampling,
         workers=THREADS,
         seed=seed,
     )
