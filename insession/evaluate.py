@@ -10,7 +10,7 @@ import click
 import msgspec
 import numpy as np
 
-from insession import next_click
+from insession import next_click, similar
 from insession.broker import kafka_home
 from insession.online import compare
 from insession.progress import Progress
@@ -38,6 +38,7 @@ def command() -> None:
 
 
 command.add_command(next_click.command)
+command.add_command(similar.command)
 
 
 @command.command("rerank")
