@@ -10,7 +10,7 @@ import click
 import msgspec
 import numpy as np
 
-from insession import next_click, similar
+from insession import booked_rank, next_click, similar
 from insession.broker import kafka_home
 from insession.online import compare
 from insession.progress import Progress
@@ -39,6 +39,7 @@ def command() -> None:
 
 command.add_command(next_click.command)
 command.add_command(similar.command)
+command.add_command(booked_rank.command)
 
 
 @command.command("rerank")
