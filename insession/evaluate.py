@@ -12,7 +12,7 @@ import click
 import msgspec
 import numpy as np
 
-from insession import next_click
+from insession import booked_rank, next_click, similar
 from insession import report as report_
 from insession.broker import kafka_home
 from insession.online import compare
@@ -44,6 +44,8 @@ def command() -> None:
 
 
 command.add_command(next_click.command)
+command.add_command(similar.command)
+command.add_command(booked_rank.command)
 
 
 @command.command("rerank")

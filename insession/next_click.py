@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from insession import report as report_
+from insession.compared import learned_later, named
 from insession.progress import Progress, Stages
 from insession.times import Time, text
 from models import bundle as bundle_
@@ -79,7 +80,7 @@ def command(
       insession evaluate next-click --train sim.jsonl.zst --test sim.jsonl.zst --split 2024-12-30T03:00
     """
     report_.check(report_path)
-    bundles = _named(bundle_paths)
+    bundles = named(bundle_paths, [*BASELINES, OWN])
     measured: dict[str, Bundle] = {}
     names = [*BASELINES, OWN, *bundles]
     for name in only:
@@ -113,7 +114,7 @@ def command(
                 made = _trained(train_files, split, seed, progress)
             else:
                 made = bundle_.load(bundles[name])
-                warnings += _learned_later(name, made, test)
+                warnings += learned_later(name, made, test.times[test.starts[:-1]].tolist(), "test visits")
             measured[name] = made
             fit = time.perf_counter() - started
             row = next_click.bundle(name, made, train, asked, validation, time.perf_counter, progress)
@@ -134,19 +135,6 @@ def command(
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     click.echo(msgspec.json.encode(report) if as_json else table(report))
-
-
-def _named(paths: Sequence[Path]) -> dict[str, Path]:
-    """The bundles by the names of their rows: their folders'."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        name = path.name if path.name not in ("", "..", bundle_.CURRENT) else bundle_.find(path).name
-        if name in named or name in BASELINES or name == OWN:
-            name = str(path)
-        if name in named:
-            raise click.UsageError(f"--bundle {path} is given twice")
-        named[name] = path
-    return named
 
 
 def _read(files: Sequence[str], flag: str) -> Visits:
@@ -186,17 +174,6 @@ def _overlaps(train: Visits, test: Visits) -> list[str]:
     return [
         f"{begun:,} of the {len(test):,} test visits begin before the training ends ({text(train.last)}):"
         " what is learned is not all of their past"
-    ]
-
-
-def _learned_later(name: str, made: Bundle, test: Visits) -> list[str]:
-    until = made.manifest.training.trained_until
-    begun = int((test.times[test.starts[:-1]] <= until).sum()) if until is not None else 0
-    if until is None or not begun:
-        return []
-    return [
-        f"{name}: {begun:,} of the {len(test):,} test visits begin in the time this bundle was trained on"
-        f" (until {text(until)})"
     ]
 
 

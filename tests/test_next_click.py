@@ -202,7 +202,7 @@ def test_a_bundle_has_a_row_named_by_its_folder_and_is_told_of_when_it_has_seen_
     assert rows.keys() == {"insession", "earlier", "peeked"}
     assert all(rows["insession"][metric] == rows["earlier"][metric] for metric in METRICS)
     assert [warning for warning in found["warnings"] if warning.startswith("peeked: ")]
-    assert "time this bundle was trained on" in result.stderr
+    assert "test visits are from the time this bundle was trained on" in result.stderr
 
 
 def test_a_test_that_begins_before_the_training_ends_is_said_aloud(files: tuple[str, str]) -> None:
