@@ -23,7 +23,7 @@ help:
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml setup.py $(wildcard models/*.hpp) models/kernel.cpp serving/lists.cpp constraints.txt
+$(INSTALLED): pyproject.toml setup.py $(wildcard models/*.hpp) models/kernel.cpp serving/lists.cpp models/training/skip_gram.cpp constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later on the PATH; name one with PYTHON=" >&2; exit 1; }
 	@echo "installing into .venv: a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -1,4 +1,7 @@
-"""What is compiled: the kernel that ranking stands on, and the lists of requests and answers. All else is in pyproject.toml."""
+"""What is compiled: the kernel that ranking stands on, the lists of requests and answers, and the learning of vectors.
+
+All else is in pyproject.toml.
+"""
 
 from glob import glob
 
@@ -16,6 +19,7 @@ setup(
         for name, source in {
             "models._kernel": "models/kernel.cpp",
             "serving._lists": "serving/lists.cpp",
+            "models.training._skip_gram": "models/training/skip_gram.cpp",
         }.items()
     ]
 )

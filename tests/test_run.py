@@ -14,7 +14,7 @@ from models.training.run import CHECKPOINT, Floats, Run
 from models.training.skip_gram import SkipGram
 from tests.made import a_corpus, unit
 
-SMALL = SkipGram(dimensions=4, epochs=4, block=64, shared=16)
+SMALL = SkipGram(dimensions=4, epochs=4, block=64)
 
 
 def planted(sessions: int = 60) -> list[list[int]]:

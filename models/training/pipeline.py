@@ -141,11 +141,12 @@ def learn(
     run = Run(np.random.default_rng(seed), torch.device(device), threads, on_progress)
     run.checkpoints, run.patience = checkpoints, patience
     run.what = fingerprint(data, method, settings, before, validation, patience, seed)
-    fitted = steps(actions, before=before)
+    fewest = getattr(settings, "fewest_clicks", 2)
+    fitted = steps(actions, before=before, shortest=fewest)
     if validation:
         until = held_out.until(fitted, validation)
         later = steps(actions, since=until, before=before)
-        fitted = steps(actions, before=until)
+        fitted = steps(actions, before=until, shortest=fewest)
         run.validate = lambda vectors: held_out.mrr(vectors, later)
     vectors = chosen.train(fitted, settings, run) if fitted.sessions else _nothing(actions)
     training = Training(

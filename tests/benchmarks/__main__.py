@@ -18,6 +18,7 @@ from tests.benchmarks import (
     recovery,
     sidecar,
     soak,
+    train_vs_gensim,
     worker,
 )
 from tests.benchmarks.result import Result
@@ -38,6 +39,7 @@ BENCHMARKS = {
     "sidecar_memory_1m_users": million.run,
     "click_to_rank_p50": click_to_rank.run,
     "click_to_rank_p99": click_to_rank.run,
+    "train_vs_gensim": train_vs_gensim.run,
 }
 BY_NAME = {"soak": soak.run}
 """Those that take so long that they run only when named."""
