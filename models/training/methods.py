@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from models.errors import UserError
-from models.training import skip_gram
+from models.training import eges, item2vec, meta_prod2vec, node2vec, skip_gram
 from models.training.corpus import Corpus
 from models.training.run import Floats, Run
 
@@ -35,6 +35,10 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "skip-gram": Method(skip_gram.SkipGram, skip_gram.train),
+    "item2vec": Method(item2vec.Item2Vec, item2vec.train),
+    "node2vec": Method(node2vec.Node2Vec, node2vec.train),
+    "eges": Method(eges.Eges, eges.train),
+    "meta-prod2vec": Method(meta_prod2vec.MetaProd2Vec, meta_prod2vec.train),
 }
 
 
