@@ -11,7 +11,19 @@ from typing import Any
 import msgspec
 
 from models.errors import UserError
-from models.training import combine, content2vec, matrix_factorisation, ncf, skip_gram, user_types, vbpr
+from models.training import (
+    combine,
+    content2vec,
+    eges,
+    item2vec,
+    matrix_factorisation,
+    meta_prod2vec,
+    ncf,
+    node2vec,
+    skip_gram,
+    user_types,
+    vbpr,
+)
 from models.training.corpus import Corpus
 from models.training.run import Floats, Run
 
@@ -39,6 +51,10 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "skip-gram": Method(skip_gram.SkipGram, skip_gram.train, warm=True),
+    "item2vec": Method(item2vec.Item2Vec, item2vec.train),
+    "node2vec": Method(node2vec.Node2Vec, node2vec.train),
+    "eges": Method(eges.Eges, eges.train),
+    "meta-prod2vec": Method(meta_prod2vec.MetaProd2Vec, meta_prod2vec.train),
     "content2vec": Method(content2vec.Content2Vec, content2vec.train),
     "matrix-factorisation": Method(
         matrix_factorisation.MatrixFactorisation, matrix_factorisation.train, warm=True

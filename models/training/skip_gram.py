@@ -15,6 +15,7 @@ device, is learned in blocks of clicks by the loop below, where autograd finds t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated
 
@@ -83,11 +84,7 @@ def train(corpus: Corpus, settings: SkipGram, run: Run) -> Floats:
 
     What is in memory grows with the listings alone. Raises UserError for a loss or regulariser that isn't there.
     """
-    for name, known in ((settings.loss, LOSSES), (settings.regulariser, REGULARISERS)):
-        if name not in known:
-            raise UserError(f"skip-gram knows no {name!r}; there are {', '.join(known)}")
-    compiled = (settings.loss, settings.regulariser) == COMPILED and run.device.type == "cpu"
-    learn = _pair_by_pair if compiled else _by_autograd
+    learn = learner(settings, run)
     size, parts = len(corpus.listings), list(corpus.parts(pairs.PART))
     counts = np.zeros(size, np.int64)
     for first, last in parts:
@@ -109,6 +106,21 @@ def train(corpus: Corpus, settings: SkipGram, run: Run) -> Floats:
             loss, many = learn(tables, sessions, drawn, settings, run)
             run.step(loss, many, done + 1, len(parts))
     return tables.vectors()
+
+
+Learner = Callable[["Tables", Sessions, Noise, SkipGram, Run], tuple[float, int]]
+
+
+def learner(settings: SkipGram, run: Run) -> Learner:
+    """What learns from sessions in memory, and gives the summed loss and of how many pairs: compiled where it can be.
+
+    Raises UserError for a loss or regulariser that isn't there.
+    """
+    for name, known in ((settings.loss, LOSSES), (settings.regulariser, REGULARISERS)):
+        if name not in known:
+            raise UserError(f"skip-gram knows no {name!r}; there are {', '.join(known)}")
+    compiled = (settings.loss, settings.regulariser) == COMPILED and run.device.type == "cpu"
+    return _pair_by_pair if compiled else _by_autograd
 
 
 @dataclass(frozen=True, slots=True)
