@@ -5,6 +5,7 @@
     listings.json         the listings by column; row i has vector i
     ranker.json           the ranker's curves
     types.json            the vectors of user types and listing types, where they were learned
+    encoder.safetensors   `ages`, float32 [a, d], and `start`, float32 [d], of a learned encoder
     index.hnsw            hnswlib's graph over all listings, where they are many; `index-N.hnsw` for the N-th large market
 
 The name is the beginning of the manifest's SHA-256, so equal bundles have equal names. Beside bundles, `current` is
@@ -34,7 +35,7 @@ from models import ranker as ranker_
 from models import types as types_
 from models.announced import Announced
 from models.cold_start import ColdStart
-from models.encoder import Encoder, Mean
+from models.encoder import Encoder, Learned, Mean
 from models.errors import UserError
 from models.index import Index, Measured
 from models.listings import Listing, Listings
@@ -47,7 +48,7 @@ VERSION = 1
 NAME = re.compile(r"[0-9a-f]{16}")
 CURRENT = "current"
 MANIFEST, VECTORS, LISTINGS = "manifest.json", "vectors.safetensors", "listings.json"
-RANKER, TYPES = "ranker.json", "types.json"
+RANKER, TYPES, ENCODER = "ranker.json", "types.json", "encoder.safetensors"
 UNIT = 1e-3
 """A vector's length may differ from 1 by so much."""
 
@@ -208,9 +209,13 @@ def assemble(
     ranker: Ranker,
     training: Training,
     encoder: Mean | None = None,
+    learned: Learned | None = None,
     types: Types = NONE,
 ) -> Bundle:
-    """A bundle in memory, not yet named. Raises ValueError where rows are not of unit length or zero, or differ in number."""
+    """A bundle in memory, not yet named; its encoder is the decayed mean where none was `learned`.
+
+    Raises ValueError where rows are not of unit length or zero, or differ in number, or do not fit the encoder.
+    """
     vectors = np.ascontiguousarray(vectors, np.float32)
     if vectors.ndim != 2 or len(vectors) != len(listings):
         raise ValueError(f"{len(listings)} listings, but vectors of shape {vectors.shape}")
@@ -218,11 +223,23 @@ def assemble(
     if not np.all((lengths == 0) | (np.abs(lengths - 1) < UNIT)):
         raise ValueError("vectors must have length 1, or be zeros")
     settings = encoder or Mean()
+    if learned is not None:
+        _fit(learned, vectors.shape[1])
     manifest = Manifest(
         dimensions=vectors.shape[1], listings=len(listings), encoder=settings, training=training
     )
     space = _space(listings, vectors, types)
-    return Bundle("", manifest, listings, space, Encoder(settings, space), ranker, types=types)
+    return Bundle("", manifest, listings, space, Encoder(settings, space, learned), ranker, types=types)
+
+
+def _fit(learned: Learned, dimensions: int) -> None:
+    """Raises ValueError unless the encoder is one for so many dimensions."""
+    for name, array, shape in (
+        ("ages", learned.ages, (len(learned.ages), dimensions)),
+        ("start", learned.start, (dimensions,)),
+    ):
+        if array.dtype != np.float32 or array.shape != shape or not array.size or not np.isfinite(array).all():
+            raise ValueError(f"{ENCODER}: `{name}` is not of finite float32 {shape}: {array.dtype} {array.shape}")
 
 
 def _space(listings: Listings, vectors: Floats, types: Types) -> Space:
@@ -260,6 +277,9 @@ def _write(part: Path, bundle: Bundle, threads: int, on_raise: Callable[[str], N
     (part / RANKER).write_bytes(bundle.ranker.encode())
     if bundle.types is not NONE:
         (part / TYPES).write_bytes(bundle.types.encode())
+    if (learned := bundle.encoder.learned) is not None:
+        parts = {"ages": learned.ages, "start": learned.start}
+        (part / ENCODER).write_bytes(safetensors.numpy.save(parts))
     index = Index.build(bundle.vectors, bundle.listings, threads=threads)
     index.save(part)
     measured = index.measure(np.random.default_rng(bundle.manifest.training.seed or 0), on_raise)
@@ -302,7 +322,7 @@ def load(path: Path) -> Bundle:
     name = _name(content)
     if NAME.fullmatch(folder.name) and folder.name != name:
         raise UserError(f"{folder}: the manifest was changed: a bundle is named by its hash, here {name}")
-    read = [VECTORS, LISTINGS, RANKER, *([TYPES] if TYPES in manifest.files else [])]
+    read = [VECTORS, LISTINGS, RANKER, *(name for name in (TYPES, ENCODER) if name in manifest.files)]
     files = {name: _check(folder, name, manifest) for name in read}
     try:
         vectors = safetensors.numpy.load(files[VECTORS])["vectors"]
@@ -312,9 +332,13 @@ def load(path: Path) -> Bundle:
         if vectors.dtype != np.float32 or vectors.shape != (len(listings), manifest.dimensions):
             raise ValueError(f"{len(listings)} listings, but vectors of {vectors.dtype} {vectors.shape}")
         space = _space(listings, vectors, types)
-    except (msgspec.MsgspecError, SafetensorError, UnicodeDecodeError, ValueError, KeyError) as error:
+        learned = None
+        if ENCODER in files:
+            learned = Learned(**safetensors.numpy.load(files[ENCODER]))
+            _fit(learned, manifest.dimensions)
+    except (msgspec.MsgspecError, SafetensorError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: {error}") from None
-    encoder = Encoder(manifest.encoder, space)
+    encoder = Encoder(manifest.encoder, space, learned)
     return Bundle(name, manifest, listings, space, encoder, ranker, folder, types)
 
 
