@@ -238,8 +238,15 @@ def _fit(learned: Learned, dimensions: int) -> None:
         ("ages", learned.ages, (len(learned.ages), dimensions)),
         ("start", learned.start, (dimensions,)),
     ):
-        if array.dtype != np.float32 or array.shape != shape or not array.size or not np.isfinite(array).all():
-            raise ValueError(f"{ENCODER}: `{name}` is not of finite float32 {shape}: {array.dtype} {array.shape}")
+        if (
+            array.dtype != np.float32
+            or array.shape != shape
+            or not array.size
+            or not np.isfinite(array).all()
+        ):
+            raise ValueError(
+                f"{ENCODER}: `{name}` is not of finite float32 {shape}: {array.dtype} {array.shape}"
+            )
 
 
 def _space(listings: Listings, vectors: Floats, types: Types) -> Space:
@@ -336,7 +343,14 @@ def load(path: Path) -> Bundle:
         if ENCODER in files:
             learned = Learned(**safetensors.numpy.load(files[ENCODER]))
             _fit(learned, manifest.dimensions)
-    except (msgspec.MsgspecError, SafetensorError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+    except (
+        msgspec.MsgspecError,
+        SafetensorError,
+        UnicodeDecodeError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
         raise UserError(f"{folder}: {error}") from None
     encoder = Encoder(manifest.encoder, space, learned)
     return Bundle(name, manifest, listings, space, encoder, ranker, folder, types)

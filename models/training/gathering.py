@@ -19,6 +19,7 @@ from models.evaluation.rerank import records
 from models.events import Event, Forget, Leave, Search, Tick
 from models.history import dwell
 from models.listings import Listing, Listings
+from models.recording import SESSION
 from models.sessions import DAY, WINDOWS, Action, Kept, Left, Shown, order
 from models.sessions import KINDS as KIND
 from models.training.corpus import KINDS, Collector, Corpus
@@ -65,7 +66,8 @@ def gather(
             continue
         content.update(f"{record.timestamp}:{len(record.value or b'')}:".encode() + (record.value or b""))
         number += 1
-        gathering.add(event)
+        named = next((value for name, value in record.headers if name == SESSION), None)
+        gathering.add(event, None if named is None else named.decode(errors="replace"))
     if not gathering.codes:
         when = "" if until is None else " before the time given with --until"
         raise UserError(f"{path}: no clicks, wishlists, inquiries or bookings{when}: nothing to learn from")

@@ -20,6 +20,7 @@ from models.training import (
     meta_prod2vec,
     ncf,
     node2vec,
+    session_encoder,
     skip_gram,
     user_types,
     vbpr,
@@ -27,7 +28,7 @@ from models.training import (
 from models.training.corpus import Corpus
 from models.training.run import Floats, Run
 
-DEFAULT = "skip-gram"
+DEFAULT = "session-encoder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
+    "session-encoder": Method(session_encoder.SessionEncoder, session_encoder.train, whole=True),
     "skip-gram": Method(skip_gram.SkipGram, skip_gram.train, warm=True),
     "item2vec": Method(item2vec.Item2Vec, item2vec.train),
     "node2vec": Method(node2vec.Node2Vec, node2vec.train),

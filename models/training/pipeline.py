@@ -23,6 +23,7 @@ import torch
 from models import bundle as bundle_
 from models import rank, ranker, types
 from models.bundle import Bundle, Training
+from models.encoder import Learned
 from models.errors import UserError
 from models.evaluation.rerank import Choice, choices
 from models.listings import Listing
@@ -78,6 +79,7 @@ def train(
         split = None
     before = found.newest + 1 if split is None else split
     own: list[Types] = []
+    encoders: list[Learned] = []
     vectors, training = learn(
         found.corpus,
         before=before,
@@ -93,7 +95,9 @@ def train(
         data=found.fingerprint,
         on_progress=lambda done, total, note: on_progress("learning vectors", done, total, note),
         on_types=own.append,
+        on_encoder=encoders.append,
     )
+    encoder = encoders[0] if encoders else None
     if not vectors.any():
         raise UserError(f"{path}: no session acts on two different listings: there is nothing to learn from")
     training = msgspec.structs.replace(
@@ -105,7 +109,12 @@ def train(
     listings = found.corpus.listings
     of_types = own[0] if own else _types(found.corpus, before)
     bundle = bundle_.assemble(
-        listings=listings, vectors=vectors, ranker=ranker.default(), training=training, types=of_types
+        listings=listings,
+        vectors=vectors,
+        ranker=ranker.default(),
+        training=training,
+        learned=encoder,
+        types=of_types,
     )
     examples = [example for choice in searches if (example := _example(choice, bundle)) is not None]
     if split is None or len(examples) < FEWEST:
@@ -119,7 +128,7 @@ def train(
         training, ranker="learned", metrics=training.metrics | {"searches": len(examples)}
     )
     return bundle_.assemble(
-        listings=listings, vectors=vectors, ranker=learned, training=training, types=of_types
+        listings=listings, vectors=vectors, ranker=learned, training=training, learned=encoder, types=of_types
     )
 
 
@@ -139,10 +148,12 @@ def learn(
     data: str = "",
     on_progress: Callable[[int, int, str], None] = lambda done, total, note: None,
     on_types: Callable[[Types], None] = lambda types: None,
+    on_encoder: Callable[[Learned], None] = lambda encoder: None,
 ) -> tuple[Floats, Training]:
     """The vectors, [n, d], of the corpus' n listings, fitted to what was done before the time `before` (ms); and how
     they were made. Of that, the last part, `validation` of it, is held out. `warm_start` is a bundle whose vectors the
-    method starts from; `on_types` is told the types of users and listings by a method that learns them."""
+    method starts from; `on_types` and `on_encoder` are told the types
+    of users and listings, and the session encoder, by a method that learns them."""
     torch.set_num_threads(threads)
     chosen = METHODS[method]
     settings = settings if settings is not None else chosen.settings()
@@ -169,6 +180,8 @@ def learn(
     vectors = chosen.train(fitted, settings, run) if fitted.sessions else _nothing(actions)
     if run.types is not None:
         on_types(run.types)
+    if run.encoder is not None:
+        on_encoder(run.encoder)
     training = Training(
         source="recording",
         data=data,

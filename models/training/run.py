@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from models.bundle import Epoch
+from models.encoder import Learned
 from models.errors import UserError
 from models.types import Types
 
@@ -67,6 +68,8 @@ class Run:
     """What else a method measured; it stands in the bundle."""
     types: Types | None = None
     """User types and listing types, from a method that learns them."""
+    encoder: Learned | None = None
+    """A session encoder, from a method that learns one."""
     _loss: float = 0.0
     _weight: float = 0.0
     _note: str = ""

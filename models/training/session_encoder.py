@@ -20,23 +20,30 @@ popular now. So there is one vector for each listing, and one that was never tra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from msgspec import Meta
 from torch import Tensor
 from torch.nn.functional import embedding, normalize
 
-from models.encoder import Learned
+from models.encoder import Learned, Mean
+from models.history import LONG_CLICK_SECONDS
+from models.training.corpus import KINDS, REJECTION, Corpus
+from models.training.run import Run
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-Progress = Callable[[int, int, str], None]
 
 LEAST = 0.05
 """What is left of the learning rate in the end."""
+HALF_LIVES = (math.inf, 0.25, 0.08, 0.025)
+"""A session weighs half where it is so much older than another, in parts of the time that all sessions span; the one that
+serves the last part best is taken."""
 HELD_OUT, FEWEST, MOST = 0.05, 50, 2_000
 """The part of the sessions, the last, on which the half-life is chosen; from so few steps nothing is, and so many do."""
 
@@ -45,26 +52,23 @@ HELD_OUT, FEWEST, MOST = 0.05, 50, 2_000
 class SessionEncoder:
     """The settings of the training."""
 
-    dimensions: int = 64
-    identity: float = 0.375
+    dimensions: Annotated[int, Meta(ge=4, le=1024)] = 64
+    identity: Annotated[float, Meta(ge=0, le=0.9)] = 0.375
     """The part of the dimensions that tells each listing from its neighbours,"""
-    identity_length: float = 0.6
+    identity_length: Annotated[float, Meta(ge=0, lt=1)] = 0.6
     """and the length of a vector in these, at first."""
-    ages: int = 12
+    ages: Annotated[int, Meta(ge=1, le=100)] = 12
     """Steps of a session that count, the newest ones."""
-    reach: int = 10
+    reach: Annotated[int, Meta(ge=1, le=100)] = 10
     """Listings at most so many steps apart are neighbours in the graph, each pair with 1 / steps."""
-    diffusions: int = 4
-    epochs: int = 3
-    batch: int = 1024
-    negatives: int = 1024
+    diffusions: Annotated[int, Meta(ge=1, le=100)] = 4
+    epochs: Annotated[int, Meta(ge=1)] = 3
+    batch: Annotated[int, Meta(ge=1)] = 1024
+    negatives: Annotated[int, Meta(ge=1)] = 1024
     """Drawn for a batch."""
     smoothing: float = 0.75
     """Negatives are drawn by frequency to this power."""
-    learning_rate: float = 0.004
-    half_lives: tuple[float, ...] = (math.inf, 0.25, 0.08, 0.025)
-    """A session weighs half where it is so much older than another, in parts of the time that all sessions span; the
-    one that serves the last part best is taken."""
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.004
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,34 +98,47 @@ class Sessions:
         )
 
 
-def train(
-    sessions: Sessions,
-    settings: SessionEncoder,
-    random: np.random.Generator,
-    *,
-    vectors: Floats | None = None,
-    on_progress: Progress = lambda done, total, note: None,
-) -> tuple[Floats, Learned]:
-    """Vectors of unit length, float32 [n, d], zeros where a listing was not acted on beside another; and the encoder.
+def train(corpus: Corpus, settings: SessionEncoder, run: Run) -> Floats:
+    """Vectors of unit length for the n listings of the corpus, float32 [n, d], zeros where one was not acted on beside
+    another; `run.encoder` is the encoder learned with them. The corpus is of all actions, and is held in memory."""
+    vectors, run.encoder = learn(_sessions(corpus), settings, run)
+    return vectors
 
-    With `vectors` these stay as they are, and only the encoder is learned.
-    """
-    sessions = _by_time(sessions)
+
+def learn(
+    sessions: Sessions, settings: SessionEncoder, run: Run, *, vectors: Floats | None = None
+) -> tuple[Floats, Learned]:
+    """The vectors and the encoder; with `vectors` these stay as they are, and only the encoder is learned."""
+    sessions, random = _by_time(sessions), run.random
     last = len(sessions.starts) - 1
     part = int(last * (1 - HELD_OUT))
     early, late = sessions.slice(0, part), sessions.slice(part, last)
-    tried = settings.half_lives if sessions.times is not None else (math.inf,)
+    tried = HALF_LIVES if sessions.times is not None else (math.inf,)
     if len(tried) > 1 and len(_targets(early)) >= FEWEST and len(_targets(late)) >= FEWEST:
         seed = int(random.integers(1 << 31))
         scores = []
         for at, half_life in enumerate(tried):
-            note = f"half-life {at + 1} of {len(tried)}"
-            trial = _fit(early, settings, half_life, 1, np.random.default_rng(seed), vectors, on_progress, note)
+            run.on_progress(at, len(tried), "choosing how much recent sessions weigh")
+            trial = _fit(early, settings, half_life, 1, Run(np.random.default_rng(seed), run.device), vectors)
             scores.append(reciprocal_rank(late, *trial))
         half_life = tried[int(np.argmax(scores))]
     else:
         half_life = tried[0]
-    return _fit(sessions, settings, half_life, settings.epochs, random, vectors, on_progress, "")
+    if math.isfinite(half_life):
+        run.metrics["half_life"] = half_life
+    return _fit(sessions, settings, half_life, settings.epochs, run, vectors)
+
+
+def _sessions(corpus: Corpus) -> Sessions:
+    """What of a corpus is a step: all but rejections; each weighs what the encoder has it weigh."""
+    kept = corpus.only(lambda part: part.kinds != REJECTION)
+    mean = Mean()
+    by_kind = np.array([getattr(mean, kind) for kind in KINDS], np.float32)
+    newest = by_kind[kept.kinds]
+    long = (kept.kinds == KINDS.index("click")) & (kept.seconds >= LONG_CLICK_SECONDS)
+    later = np.where(long, np.float32(mean.long_click), newest)
+    tokens, starts = np.array(kept.tokens, np.int64), np.array(kept.starts)
+    return Sessions(tokens, starts, len(kept.listings), np.array(kept.times), np.stack([newest, later]))
 
 
 def _fit(
@@ -129,41 +146,47 @@ def _fit(
     settings: SessionEncoder,
     half_life: float,
     epochs: int,
-    random: np.random.Generator,
+    run: Run,
     vectors: Floats | None,
-    on_progress: Progress,
-    note: str,
 ) -> tuple[Floats, Learned]:
-    fixed = vectors is not None
+    fixed, random, device = vectors is not None, run.random, run.device
     known = np.bincount(sessions.tokens, minlength=sessions.listings)
     recent = _recency(sessions, half_life)
     if vectors is None:
         vectors, known = _start(sessions, recent, settings, random)
-    table = torch.from_numpy(vectors.copy()).requires_grad_(not fixed)
-    ages, start = _ages(settings, vectors.shape[1], fixed)
+    has = torch.from_numpy(known > 0).to(device)
+    table = torch.from_numpy(vectors.copy()).to(device).requires_grad_(not fixed)
+    ages, start = (
+        tensor.to(device).detach().requires_grad_() for tensor in _ages(settings, vectors.shape[1], fixed)
+    )
     rate, betas = settings.learning_rate, (0.9, 0.99)
     optimisers: list[tuple[torch.optim.Optimizer, float]] = [
         (torch.optim.Adam([ages, start], betas=betas), 5 * rate)
     ]
     if not fixed:
         optimisers.append((torch.optim.SparseAdam([table], betas=betas), rate))
+    state = {"table": table.data, "ages": ages.data, "start": start.data}
+    for optimiser, _ in optimisers:
+        state |= _begun(optimiser, state)
+
+    def made() -> Floats:
+        return (normalize(table.data, dim=1) * has[:, None]).cpu().numpy()
 
     targets = _targets(sessions)
     drawn = (known > 0) * known.astype(np.float64) ** settings.smoothing
-    log_odds = torch.from_numpy(np.log(np.maximum(drawn / drawn.sum(), 1e-30) * settings.negatives)).float()
+    odds = np.log(np.maximum(drawn / drawn.sum(), 1e-30) * settings.negatives)
+    log_odds = torch.from_numpy(odds).float().to(device)
     drawn = np.cumsum(drawn)
-    done, total = 0, epochs * len(targets)
-    for epoch in range(epochs):
-        random.shuffle(targets)
-        spent = 0.0
-        for at in range(0, len(targets), settings.batch):
-            places = targets[at : at + settings.batch]
-            rows, weights = _contexts(sessions, places, settings.ages)
+    for epoch in run.epochs(epochs, state, made):
+        order = random.permutation(targets)
+        for at in range(0, len(order), settings.batch):
+            places = order[at : at + settings.batch]
+            rows, weights = (part.to(device) for part in _contexts(sessions, places, settings.ages))
             negative = torch.from_numpy(
                 np.searchsorted(drawn, random.random(settings.negatives) * drawn[-1], side="right")
-            )
-            target = torch.from_numpy(sessions.tokens[places])
-            left = max(LEAST, 1 - done / total)
+            ).to(device)
+            target = torch.from_numpy(sessions.tokens[places]).to(device)
+            left = max(LEAST, 1 - (epoch * len(targets) + at) / (epochs * len(targets)))
             for optimiser, rate in optimisers:
                 optimiser.param_groups[0]["lr"] = left * rate
                 optimiser.zero_grad()
@@ -172,16 +195,29 @@ def _fit(
             wanted = normalize(embedding(target, table, sparse=not fixed), dim=1)
             others = normalize(embedding(negative, table, sparse=not fixed), dim=1)
             value = loss(session, wanted, others, log_odds[negative], negative == target[:, None])
-            value = (value * torch.from_numpy(recent[places])).mean()
+            value = (value * torch.from_numpy(recent[places]).to(device)).mean()
             value.backward()  # type: ignore[no-untyped-call]
             for optimiser, _ in optimisers:
                 optimiser.step()
-            done += len(places)
-            spent += value.item() * len(places)
-            on_progress(done, total, f"{note or f'epoch {epoch + 1}'}, loss {spent / (at + len(places)):.3f}")
-    learned = Learned(ages.detach().numpy().copy(), start.detach().numpy().copy())
-    trained = normalize(table.detach(), dim=1).numpy()
-    return (vectors if fixed else trained * (known > 0)[:, None].astype(np.float32)), learned
+            run.step(value.item() * len(places), len(places), at + len(places), len(targets))
+    learned = Learned(ages.detach().cpu().numpy().copy(), start.detach().cpu().numpy().copy())
+    return (vectors if fixed else made()), learned
+
+
+def _begun(optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the optimiser will know of each parameter, made before it would make it, so that a checkpoint has it."""
+    names = {tensor.data_ptr(): name for name, tensor in state.items()}
+    known: dict[str, Tensor] = {}
+    for parameter in optimiser.param_groups[0]["params"]:
+        name = names[parameter.data_ptr()]
+        made = {
+            "step": torch.zeros(()),
+            "exp_avg": torch.zeros_like(parameter.data),
+            "exp_avg_sq": torch.zeros_like(parameter.data),
+        }
+        optimiser.state[parameter] = made
+        known |= {f"{name}.{part}": tensor for part, tensor in made.items()}
+    return known
 
 
 def loss(session: Tensor, wanted: Tensor, others: Tensor, log_odds: Tensor, same: Tensor) -> Tensor:
@@ -218,7 +254,8 @@ def _recency(sessions: Sessions, half_life: float) -> Floats:
     ends = sessions.times[sessions.starts[1:] - 1].astype(np.float64)
     span = max(float(ends.max() - sessions.times.min()), 1e-9)
     weights = np.repeat(0.5 ** ((ends.max() - ends) / span / half_life), np.diff(sessions.starts))
-    return (weights / weights.mean()).astype(np.float32)
+    scaled: Floats = (weights / weights.mean()).astype(np.float32)
+    return scaled
 
 
 def _start(
@@ -279,7 +316,7 @@ def _contexts(sessions: Sessions, places: Ints, ages: int) -> tuple[Tensor, Tens
 
 def reciprocal_rank(sessions: Sessions, vectors: Floats, learned: Learned, within: int = 20) -> float:
     """The mean reciprocal rank of the next listing among all, over the first steps of the sessions that have a vector."""
-    known = vectors.any(axis=1)
+    known = vectors.any(axis=-1).reshape(-1)
     targets = _targets(sessions)
     targets = targets[known[sessions.tokens[targets]]][:MOST]
     table, ages = torch.from_numpy(vectors), torch.from_numpy(learned.ages)
