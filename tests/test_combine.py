@@ -89,7 +89,7 @@ def groups_apart(vectors: Floats) -> float:
 )
 def test_a_warm_start_helps_on_little_data(tmp_path: Path, method: str, settings: object) -> None:
     much, little = planted(each=30, sessions=2_000), planted(each=30, sessions=60, seed=1)
-    learned, _ = pipeline.learn(much, settings=SkipGram(dimensions=8, epochs=4))
+    learned, _ = pipeline.learn(much, method="skip-gram", settings=SkipGram(dimensions=8, epochs=4))
     path = written(tmp_path, learned)
     cold, _ = pipeline.learn(little, method=method, settings=settings)
     warm, _ = pipeline.learn(little, method=method, settings=settings, warm_start=path)
@@ -99,12 +99,12 @@ def test_a_warm_start_helps_on_little_data(tmp_path: Path, method: str, settings
 def test_a_warm_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a", unit(18, 4))
     with pytest.raises(UserError, match="have 4 dimensions, and 8 are to be learned; give --dimensions 4"):
-        pipeline.learn(planted(), settings=QUICK, warm_start=path)
+        pipeline.learn(planted(), method="skip-gram", settings=QUICK, warm_start=path)
     with pytest.raises(UserError, match="combine starts from no vectors; it goes with skip-gram"):
         pipeline.learn(planted(), method="combine", settings=Combine(), warm_start=path)
     elsewhere = written(tmp_path / "b", unit(3, 8), first=50)
     with pytest.raises(UserError, match="no listing here has a vector in it"):
-        pipeline.learn(planted(), settings=QUICK, warm_start=elsewhere)
+        pipeline.learn(planted(), method="skip-gram", settings=QUICK, warm_start=elsewhere)
     later = written(tmp_path / "c", unit(18, 8), until=2_000)
     with pytest.raises(UserError, match="must be new to them"):
-        pipeline.learn(planted(), settings=QUICK, warm_start=later, before=1_000)
+        pipeline.learn(planted(), method="skip-gram", settings=QUICK, warm_start=later, before=1_000)

@@ -29,7 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("report")
     path = record(made / "r.jsonl.zst", EVENTS)
     quick = SkipGram(dimensions=8, epochs=2)
-    trained = pipeline.train(path, known=MARKET.listings, until=MIDDLE, settings=quick, validation=0.2)
+    trained = pipeline.train(
+        path, known=MARKET.listings, until=MIDDLE, method="skip-gram", settings=quick, validation=0.2
+    )
     bundle.write(made / "bundles", trained)
     return made
 

@@ -39,7 +39,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(recording: Path) -> Bundle:
-    return pipeline.train(recording, known=SIMULATED.listings, settings=QUICK)
+    return pipeline.train(recording, known=SIMULATED.listings, method="skip-gram", settings=QUICK)
 
 
 def vectors(made: Bundle) -> dict[str, tuple[float, ...]]:
@@ -96,7 +96,7 @@ def test_the_vectors_are_not_fitted_to_what_the_ranker_learns_similarity_on(
         elif not isinstance(event, Rejection):
             changed.append(event)
     path = record(tmp_path / "changed.jsonl.zst", changed)
-    other = pipeline.train(path, known=SIMULATED.listings, settings=QUICK)
+    other = pipeline.train(path, known=SIMULATED.listings, method="skip-gram", settings=QUICK)
     assert vectors(other) == vectors(trained)
     assert other.ranker.weights.tolist() != trained.ranker.weights.tolist()
 
@@ -129,7 +129,7 @@ def test_one_seed_gives_the_same_bytes_in_another_process_and_another_seed_other
 
 
 def test_until_leaves_out_what_is_later(recording: Path) -> None:
-    made = pipeline.train(recording, until=SPLIT, settings=QUICK)
+    made = pipeline.train(recording, until=SPLIT, method="skip-gram", settings=QUICK)
     assert made.manifest.training.trained_until == max(e.timestamp for e in EVENTS if e.timestamp < SPLIT)
     earlier = [event for event in EVENTS if event.timestamp < SPLIT]
     assert made.manifest.training.metrics["events"] == len(earlier)
@@ -165,7 +165,7 @@ def test_a_listing_that_is_near_no_other_has_no_vector(tmp_path: Path) -> None:
         results=(Result(listing_id="shown", position=1, price=9.5),),
     )
     path = record(tmp_path / "r.jsonl.zst", [shown, *clicks(("a", "b"), ("alone", "alone", "alone"))])
-    made = pipeline.train(path, known=[Listing(listing_id="listed")], settings=QUICK)
+    made = pipeline.train(path, known=[Listing(listing_id="listed")], method="skip-gram", settings=QUICK)
     assert made.listings.ids == ["a", "alone", "b", "listed", "shown"]
     assert made.vectors.any(axis=1).tolist() == [True, False, True, False, False]
     assert made.listings.get(4) == Listing(listing_id="shown", market="Rio", price=9.5)
@@ -206,7 +206,7 @@ def test_what_a_user_asked_to_forget_is_not_learned_from(tmp_path: Path) -> None
     events = [*clicks(("a", "b"), ("secret", "hidden"))]
     forget = Forget(event_id="f", user_id="u1", timestamp=START + 10 * MINUTE)
     path = record(tmp_path / "r.jsonl.zst", [*events, forget])
-    made = pipeline.train(path, settings=QUICK)
+    made = pipeline.train(path, method="skip-gram", settings=QUICK)
     assert set(vectors(made)) == {"a", "b"}
 
 
@@ -228,12 +228,12 @@ def test_codes_do_not_depend_on_what_stands_first_in_the_file(tmp_path: Path) ->
 def test_nothing_to_learn_from_is_a_user_error(tmp_path: Path, events: list[Event], message: str) -> None:
     path = record(tmp_path / "r.jsonl.zst", events)
     with pytest.raises(UserError, match=message):
-        pipeline.train(path, settings=QUICK)
+        pipeline.train(path, method="skip-gram", settings=QUICK)
 
 
 def test_an_until_before_everything_says_so(recording: Path) -> None:
     with pytest.raises(UserError, match="before the time given with --until"):
-        pipeline.train(recording, until=5, settings=QUICK)
+        pipeline.train(recording, until=5, method="skip-gram", settings=QUICK)
 
 
 def test_a_wrong_time_is_a_usage_error(recording: Path, tmp_path: Path) -> None:
@@ -254,12 +254,16 @@ def test_bookings_are_learned_from_as_clicks_are(tmp_path: Path) -> None:
         for event in clicks(("a", "b"))
         if isinstance(event, Click)
     ]
-    assert set(vectors(pipeline.train(record(tmp_path / "r.jsonl", events), settings=QUICK))) == {"a", "b"}
+    assert set(
+        vectors(pipeline.train(record(tmp_path / "r.jsonl", events), method="skip-gram", settings=QUICK))
+    ) == {"a", "b"}
 
 
 def test_similar_places_have_similar_vectors(recording: Path) -> None:
     """The simulated truth is found again: near listings are of one market."""
-    made = pipeline.train(recording, known=SIMULATED.listings, settings=SkipGram(dimensions=16))
+    made = pipeline.train(
+        recording, known=SIMULATED.listings, method="skip-gram", settings=SkipGram(dimensions=16)
+    )
     rows = np.flatnonzero(made.vectors.any(axis=1))
     matrix: Floats = made.vectors[rows] @ made.vectors[rows].T
     np.fill_diagonal(matrix, -1)

@@ -23,12 +23,13 @@ import torch
 from models import bundle as bundle_
 from models import rank, ranker, types
 from models.bundle import Bundle, Training
+from models.cold_start import ColdStart
 from models.encoder import Learned
 from models.errors import UserError
 from models.evaluation.rerank import Choice, choices
 from models.listings import Listing
 from models.training import held_out, ranking
-from models.training.corpus import REJECTION, Corpus, Floats, steps
+from models.training.corpus import REJECTION, Corpus, Floats, Ints, steps
 from models.training.gathering import Gathered, gather
 from models.training.methods import DEFAULT, METHODS
 from models.training.ranking import Example, Ranking
@@ -182,6 +183,8 @@ def learn(
         on_types(run.types)
     if run.encoder is not None:
         on_encoder(run.encoder)
+    cold = fitted.counts == 0
+    vectors = _filled(vectors, actions, np.flatnonzero(cold))
     training = Training(
         source="recording",
         data=data,
@@ -190,7 +193,12 @@ def learn(
         settings=asdict(settings),
         curve=run.curve,
         embeddings_until=before,
-        metrics={"sessions": fitted.sessions, "listings_with_vector": int(vectors.any(axis=1).sum())}
+        metrics={
+            "sessions": fitted.sessions,
+            "listings_with_vector": int(vectors.any(axis=1).sum()),
+            "cold": int(cold.sum()),
+            "cold_with_vector": int(vectors[cold].any(axis=1).sum()),
+        }
         | run.metrics,
     )
     return vectors, training
@@ -199,6 +207,18 @@ def learn(
 def has_cuda() -> bool:
     """Whether torch can use a GPU here."""
     return torch.cuda.is_available()
+
+
+def _filled(vectors: Floats, actions: Corpus, cold: Ints) -> Floats:
+    """The vectors, [n, d], and for those of the `cold` rows that have none the mean of their neighbours that are not."""
+    filled, warm = vectors.copy(), vectors.copy()
+    warm[cold] = 0
+    neighbours = ColdStart(actions.listings, warm)
+    for row in cold[~vectors[cold].any(axis=1)].tolist():
+        mean = neighbours.vector(actions.listings.get(row))
+        if mean is not None:
+            filled[row] = mean
+    return filled
 
 
 def _nothing(actions: Corpus) -> Floats:
