@@ -43,7 +43,7 @@ threads_option = click.option(
 @threads_option
 @click.option(
     "--method",
-    default="skip-gram",
+    default="session-encoder",
     show_default=True,
     help="How to learn the vectors; docs/methods.md has them all.",
 )

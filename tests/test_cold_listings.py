@@ -20,7 +20,7 @@ KNOWN = [
 
 def test_a_cold_listing_has_the_mean_of_its_neighbours_and_one_without_any_has_none() -> None:
     corpus = a_corpus([(0, 1, 2, 3)] * 10, KNOWN)
-    vectors, training = pipeline.learn(corpus, settings=SkipGram(dimensions=4, epochs=2))
+    vectors, training = pipeline.learn(corpus, method="skip-gram", settings=SkipGram(dimensions=4, epochs=2))
     mean = vectors[[0, 2]].mean(axis=0)
     np.testing.assert_allclose(vectors[4], mean / np.linalg.norm(mean), atol=1e-6)
     assert not vectors[5].any()

@@ -14,6 +14,7 @@ from models.training.matrix_factorisation import MatrixFactorisation
 from models.training.methods import METHODS
 from models.training.ncf import NeuralCollaborativeFiltering
 from models.training.run import Run
+from models.training.session_encoder import SessionEncoder
 from models.training.vbpr import Vbpr
 from tests.planted import planted
 
@@ -25,6 +26,7 @@ CASES: dict[str, tuple[str, Any]] = {
     ),
     "ncf": ("ncf", NeuralCollaborativeFiltering(dimensions=4, epochs=3, block=64)),
     "content2vec": ("content2vec", Content2Vec(dimensions=8, epochs=3, block=64)),
+    "session-encoder": ("session-encoder", SessionEncoder(dimensions=8, epochs=3, batch=32, negatives=16)),
     "vbpr": ("vbpr", Vbpr(attribute="image", dimensions=4, epochs=3, block=64)),
 }
 KNOWN = [
