@@ -55,12 +55,19 @@ def test_popularity_counts_clicks() -> None:
 
 
 def test_half_of_a_click_is_left_after_the_half_life() -> None:
-    # The last click is at hour 4: the others are 4, 3, 2 and 1 hours older.
-    assert scores(RecentPopularity(2.0), ["aba", "cb"], "b") == {
-        "a": 0.25 + 0.5,
-        "b": 2**-1.5 + 1,
-        "c": 2**-0.5,
-    }
+    # The last visit begins at hour 3: the clicks of the one before are 3, 2 and 1 hours older.
+    assert scores(RecentPopularity(2.0), ["aba", "cb"], "b") == {"a": 2**-1.5 + 2**-0.5, "b": 0.5 + 1, "c": 1}
+
+
+def test_a_visit_that_goes_on_for_days_does_not_decide_what_is_popular() -> None:
+    late = [("v", 0, "b"), ("w", 1, "b"), ("x", 2, "a"), ("x", 999, "c"), ("y", 3, "b"), ("z", 4, "b")]
+    train = visits.gather(
+        (Click(event_id=f"{user}{hour}", user_id=user, timestamp=hour * HOUR, listing_id=listing), user)
+        for user, hour, listing in late
+    )
+    asked = positions(made(["ab"]), train)
+    [row] = recommend(RecentPopularity(1.0).fit(train), asked, 3, ["all"])["all"]
+    assert [train.listings[item] for item in row] == ["b", "c", "a"]
 
 
 def test_what_was_seen_comes_first_the_most_recent_on_top() -> None:

@@ -26,12 +26,14 @@ class Popularity:
 
 @dataclass(frozen=True, slots=True)
 class RecentPopularity:
-    """By clicks of which half are left after `half_life_hours` before the training's last click."""
+    """By clicks of which half are left after `half_life_hours`, counted back from when the last training visit began:
+    from the last click of all, one visit that went on for days would decide alone."""
 
     half_life_hours: float = 24.0
 
     def fit(self, visits: Visits) -> Constant:
-        ages = (visits.last - visits.times) / (self.half_life_hours * HOUR)
+        began = visits.times[visits.starts[-2]]
+        ages = np.maximum(began - visits.times, 0) / (self.half_life_hours * HOUR)
         return Constant(rules.totals(visits.items, 0.5**ages, len(visits.listings)))
 
 
