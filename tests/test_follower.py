@@ -16,8 +16,9 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from models.bundle import Bundle
+from models.encoder import Encoder
 from models.history import History, append
-from models.sessions import WINDOWS, State, UserEmbedding
+from models.sessions import WINDOWS, Session, State, UserEmbedding
 from models.states import Checkpoint, history_key, user_key
 from models.store import Store
 from models.topics import CHECKPOINT_KEY, OLDEST, Topics
@@ -423,9 +424,17 @@ def test_what_fails_besides_following_does_not_end_it(
 
 
 def test_a_record_of_which_no_vector_can_be_made_does_not_stop_the_others(
-    worker: Worker, tmp_path: Path
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = visit(*(act(at, "l1") for at in range(WINDOWS.events + 1)))
+    encode = Encoder.encode
+
+    def refusing(self: Encoder, of: Session | None) -> tuple[float, ...] | None:
+        if of is not None and len(of.events) > WINDOWS.events:
+            raise ValueError("longer than a session can be")
+        return encode(self, of)
+
+    monkeypatch.setattr(Encoder, "encode", refusing)
     poison = msgspec.structs.replace(user("p"), bundle="another", state=State(sessions=(session,)))
     worker.commit(0, 5, "a")
     with following(worker, tmp_path / "store") as now:

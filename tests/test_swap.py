@@ -410,7 +410,7 @@ def test_no_answer_under_load_fails_or_is_of_two_bundles(tmp_path: Path) -> None
         for thread in asking:
             thread.start()
         for name in [order[1], order[2], order[0], order[1]]:
-            bundles._point(tmp_path, name)
+            bundles.point(tmp_path, name)
             ends = time.monotonic() + SECONDS
             while answers[-1:] and answers[-1][1].bundle != name:
                 assert time.monotonic() < ends, failed

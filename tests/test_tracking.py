@@ -44,7 +44,7 @@ def test_a_run_is_logged_with_its_settings_curve_and_bundle(place: Path) -> None
     client = MlflowClient(tracking_uri=tracking.LOCAL)
     run = client.get_run(str(report["mlflow_run"]))
     assert run.info.status == "FINISHED"
-    assert run.data.params["method"] == "skip-gram"
+    assert run.data.params["method"] == "session-encoder"
     assert run.data.params["epochs"] == "2"
     assert run.data.params["bundle"] == report["bundle"]
     assert run.data.metrics["sessions"] == report["sessions"]

@@ -104,7 +104,7 @@ def test_a_broken_bundle_is_refused_and_the_old_one_stays(
         broken = bundle.write(tmp_path / "elsewhere", other())
         (broken / "vectors.safetensors").write_bytes(b"no")
         broken.rename(bundles / broken.name)
-        bundle._point(bundles, broken.name)
+        bundle.point(bundles, broken.name)
         until(lambda: "refused" in log_of(process))
         sent = clicks("ann")
         send(place, sent)
