@@ -113,10 +113,17 @@ def test_what_weighs_more_counts_more_and_a_refusal_is_no_step() -> None:
 def test_recent_sessions_weigh_more_by_half_lives() -> None:
     times = np.array([0, 0, 50, 50, 100, 100])
     sessions = Sessions(np.zeros(6, np.int64), np.array([0, 2, 4, 6]), 1, times)
-    weights = session_encoder._recency(sessions, 0.5)
+    weights = session_encoder._recency(sessions, 1 / 3)
     assert weights[[0, 2, 4]] / weights[4] == pytest.approx([0.25, 0.5, 1.0])
     assert weights.mean() == pytest.approx(1)
     assert session_encoder._recency(sessions, float("inf")).tolist() == [1.0] * 6
+
+
+def test_one_session_that_ends_long_after_all_others_does_not_weigh_everything() -> None:
+    times = np.arange(200)
+    times[-1] = 1_000_000
+    sessions = Sessions(np.zeros(200, np.int64), np.arange(0, 201, 2), 1, times)
+    assert session_encoder._recency(sessions, 0.25).max() < 5
 
 
 def test_the_loss_is_the_softmax_corrected_for_how_often_negatives_are_drawn() -> None:

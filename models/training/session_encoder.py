@@ -42,8 +42,8 @@ Floats = npt.NDArray[np.float32]
 LEAST = 0.05
 """What is left of the learning rate in the end."""
 HALF_LIVES = (math.inf, 0.25, 0.08, 0.025)
-"""A session weighs half where it is so much older than another, in parts of the time that all sessions span; the one that
-serves the last part best is taken."""
+"""A session weighs half where so large a part of all steps came after it; the one that serves the last part best is
+taken."""
 HELD_OUT, FEWEST, MOST = 0.05, 50, 2_000
 """The part of the sessions, the last, on which the half-life is chosen; from so few steps nothing is, and so many do."""
 
@@ -82,7 +82,7 @@ class Sessions:
     listings: int
     """n"""
     times: Ints | None = None
-    """[t], in any unit; without them all sessions weigh the same."""
+    """[t], in any unit, as only their order counts; without them all sessions weigh the same."""
     weights: Floats | None = None
     """[2, t]: what each step weighs while it is the newest, and later, when it is known how long it lasted."""
 
@@ -251,9 +251,9 @@ def _recency(sessions: Sessions, half_life: float) -> Floats:
     """What each step's session weighs, [t], 1 on average over the steps."""
     if sessions.times is None or not math.isfinite(half_life) or not len(sessions.times):
         return np.ones(len(sessions.tokens), np.float32)
-    ends = sessions.times[sessions.starts[1:] - 1].astype(np.float64)
-    span = max(float(ends.max() - sessions.times.min()), 1e-9)
-    weights = np.repeat(0.5 ** ((ends.max() - ends) / span / half_life), np.diff(sessions.starts))
+    # By how many steps came later, and not by time: one session that ends long after all others would weigh everything.
+    ages = 1 - np.repeat(sessions.starts[1:], np.diff(sessions.starts)) / len(sessions.tokens)
+    weights = 0.5 ** (ages / half_life)
     scaled: Floats = (weights / weights.mean()).astype(np.float32)
     return scaled
 

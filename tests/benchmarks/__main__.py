@@ -12,6 +12,7 @@ import msgspec
 from tests.benchmarks import (
     click_to_rank,
     click_to_vector,
+    encoder,
     marketplace,
     million,
     offline,
@@ -26,6 +27,7 @@ from tests.benchmarks.result import Result
 
 BENCHMARKS = {
     "rank_core": rank_core.run,
+    "session_encode": encoder.run,
     "sidecar_vs_bare_asgi": sidecar.run,
     "rank_p99_half_load": sidecar.run,
     "worker_vs_bare_faust": worker.run,
