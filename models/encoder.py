@@ -89,7 +89,7 @@ class Encoder:
         rows, weights = rows[-len(self._ages) :], weights[-len(self._ages) :]
         aged = self._ages[-len(rows) :] * np.array(weights)[:, None]
         # Elementwise products added up row by row, and no matrix product: its bits could depend on the library.
-        total = np.add.reduce(self.space.vectors[rows] * aged, axis=0)
+        total = np.add.reduce(self.space.vectors.take(rows, axis=0) * aged, axis=0)
         if not total.any():
             return None  # Nothing is known of what was acted on.
         total = total + self._start
