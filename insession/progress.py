@@ -34,10 +34,12 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def update(self, done: int, note: str = "") -> None:
-        """`done` of the total so far; `note` is shown beside it."""
+    def update(self, done: int, note: str = "", total: int = 0) -> None:
+        """`done` of the total so far; `note` is shown beside it. The `total`, where it is known only now."""
         advance, self.done = done - self.done, done
+        self.total = total or self.total
         if self.bar is not None:
+            self.bar.total = self.total
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(advance)
         elif time.monotonic() - self.said >= SECONDS_BETWEEN_LINES:
@@ -79,7 +81,7 @@ class Stages:
             self.close()
             self.title, self.shown = title, Progress(title, total or None)
         if self.shown is not None:
-            self.shown.update(done, note)
+            self.shown.update(done, note, total)
 
     def close(self) -> None:
         if self.shown is not None:

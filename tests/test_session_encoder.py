@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from models.bundle import Training
 from models.encoder import Encoder, Learned, Mean
 from models.errors import UserError
 from models.sessions import Action, Session
-from models.training import session_encoder
+from models.training import corpus as corpus_
+from models.training import held_out, session_encoder
+from models.training.contexts import Contexts
 from models.training.corpus import Corpus
 from models.training.run import Run
-from models.training.session_encoder import SessionEncoder, Sessions
+from models.training.session_encoder import SessionEncoder
 from tests.made import START, a_bundle, a_corpus, unit
 
 SMALL = SessionEncoder(dimensions=12, epochs=8, batch=64, negatives=32, learning_rate=0.02)
@@ -69,15 +72,11 @@ def test_the_encoder_is_what_training_saw() -> None:
     plain = a_bundle(vectors=vectors)
     encoder = Encoder(Mean(), plain.space, learned)
     for rows in ([2], [2, 5, 2], [0, 1, 2, 3, 4]):
-        tokens = np.array([*rows, 0])
-        steps, weights = session_encoder._contexts(
-            Sessions(tokens, np.array([0, len(tokens)]), 6), np.array([len(rows)]), 3
+        steps, weights = Contexts.of(a_corpus([(*rows, 0)])).before(np.array([len(rows)]), 3)
+        wanted = (vectors[steps] * learned.ages * weights[:, :, None]).sum(axis=1)[0] + learned.start
+        np.testing.assert_allclose(
+            np.array(encoder.encode(session(*rows))), wanted / np.linalg.norm(wanted), atol=2e-5
         )
-        table = torch.from_numpy(vectors)
-        wanted = ((table[steps] * torch.from_numpy(learned.ages) * weights[:, :, None]).sum(dim=1))[
-            0
-        ].numpy() + learned.start
-        np.testing.assert_allclose(encoder.encode(session(*rows)), wanted / np.linalg.norm(wanted), atol=2e-5)
 
 
 def test_a_bundle_keeps_its_encoder_and_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -100,30 +99,54 @@ def test_a_bundle_keeps_its_encoder_and_one_that_does_not_fit_is_refused(tmp_pat
         bundle.load(path)
 
 
-def test_what_weighs_more_counts_more_and_a_refusal_is_no_step() -> None:
+def test_what_weighs_more_counts_more() -> None:
     corpus = cycles(60)
-    kept = session_encoder._sessions(corpus)
-    assert kept.weights is not None
-    assert kept.weights.tolist() == [[1.0] * len(corpus.tokens)] * 2
-    long = session_encoder._sessions(a_corpus([(0, 1), (1, 2)], seconds=90.0))
-    assert long.weights is not None
+    assert Contexts.of(corpus).weights.tolist() == [[1.0] * len(corpus.tokens)] * 2
+    long = Contexts.of(a_corpus([(0, 1), (1, 2)], seconds=90.0))
     assert long.weights.tolist() == [[1.0] * 4, [1.5] * 4]
 
 
+def test_what_is_before_a_step_is_of_its_own_session_newest_first() -> None:
+    contexts = Contexts.of(a_corpus([(0, 1), (2, 3, 1)]))
+    assert contexts.targets.tolist() == [1, 3, 4]
+    steps, weights = contexts.before(contexts.targets, 2)
+    assert weights.tolist() == [[1, 0], [1, 0], [1, 1]]
+    assert (steps * weights).tolist() == [[0, 0], [2, 0], [3, 2]]
+
+
 def test_recent_sessions_weigh_more_by_half_lives() -> None:
-    times = np.array([0, 0, 50, 50, 100, 100])
-    sessions = Sessions(np.zeros(6, np.int64), np.array([0, 2, 4, 6]), 1, times)
-    weights = session_encoder._recency(sessions, 1 / 3)
-    assert weights[[0, 2, 4]] / weights[4] == pytest.approx([0.25, 0.5, 1.0])
-    assert weights.mean() == pytest.approx(1)
-    assert session_encoder._recency(sessions, float("inf")).tolist() == [1.0] * 6
+    corpus = a_corpus([(0, 1)] * 300)
+    corpus.times[:] = np.arange(600)
+    weights = session_encoder._recency(corpus, held_out.times(corpus), 1 / 3)
+    assert weights[[199, 399]] / weights[599] == pytest.approx([0.25, 0.5], rel=0.02)
+    assert weights.mean() == pytest.approx(1, rel=0.01)
+    assert set(session_encoder._recency(corpus, held_out.times(corpus), float("inf")).tolist()) == {1.0}
 
 
 def test_one_session_that_ends_long_after_all_others_does_not_weigh_everything() -> None:
-    times = np.arange(200)
-    times[-1] = 1_000_000
-    sessions = Sessions(np.zeros(200, np.int64), np.arange(0, 201, 2), 1, times)
-    assert session_encoder._recency(sessions, 0.25).max() < 5
+    corpus = a_corpus([(0, 1)] * 100)
+    corpus.times[:] = np.arange(200)
+    corpus.times[-1] = 1_000_000
+    assert session_encoder._recency(corpus, held_out.times(corpus), 0.25).max() < 5
+
+
+def test_a_corpus_in_many_parts_is_learned_as_well_as_one_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = cycles()
+    monkeypatch.setattr(corpus_, "PART", 100)
+    assert len(list(corpus.parts())) > 10
+    learned = made(corpus)
+    found = 0
+    for start in range(12):
+        vector = np.array(learned.encoder.encode(session(start, (start + 1) % 12)))
+        found += learned.listings.ids[int(np.argmax(learned.vectors @ vector))] == f"l{(start + 2) % 12}"
+    assert found >= 11
+
+
+def test_fewer_listings_than_dimensions_can_be_learned() -> None:
+    run = Run(np.random.default_rng(1))
+    vectors = session_encoder.train(a_corpus([(0, 1, 2)] * 20), SessionEncoder(), run)
+    assert vectors.shape == (3, 64)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_loss_is_the_softmax_corrected_for_how_often_negatives_are_drawn() -> None:
@@ -139,3 +162,17 @@ def test_the_loss_is_the_softmax_corrected_for_how_often_negatives_are_drawn() -
         )
         expected.append(-np.log(positive / (positive + negatives)))
     assert session_encoder.loss(user, wanted, others, log_odds, same).tolist() == pytest.approx(expected)
+
+
+def test_what_is_in_memory_does_not_grow_with_the_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for of, name in ((corpus_, "PART"), (session_encoder, "PART"), (held_out, "SAMPLE")):
+        monkeypatch.setattr(of, name, 4_000)
+    small = SessionEncoder(dimensions=4, ages=2, epochs=1, batch=1_000, negatives=4, diffusions=1, reach=1)
+    most = []
+    for sessions in (1_500, 12_000):
+        corpus = cycles(sessions)
+        tracemalloc.start()
+        session_encoder.train(corpus, small, Run(np.random.default_rng(1)))
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert most[1] < 1.5 * most[0]

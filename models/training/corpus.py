@@ -55,6 +55,11 @@ class Corpus:
         return np.repeat(np.arange(self.sessions), np.diff(self.starts))
 
     @property
+    def ends(self) -> Ints:
+        """int64 [s]: the time (ms) of each session's last action."""
+        return self.times[self.starts[1:] - 1]
+
+    @property
     def counts(self) -> Ints:
         """int64 [n]: how often each listing stands in it; 0 for a cold one."""
         counts = np.zeros(len(self.listings), np.int64)

@@ -4,47 +4,51 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.encoder import Mean
-from models.training.corpus import Corpus, Floats
+from models.encoder import Learned, Mean
+from models.training.contexts import Contexts
+from models.training.corpus import Corpus, Floats, Ints
 
 TOP = 20
 MOST = 2_000
-"""Clicks that are looked for, at most."""
+"""Steps that are looked for, at most."""
 STEPS = 20
 """What is further back counts for nothing: .7 to the power of 20 is less than a thousandth."""
+SAMPLE = 1_000_000
+
+
+def times(corpus: Corpus) -> Ints:
+    """The times (ms) of the actions in order; of a sample where there are many."""
+    return np.sort(corpus.times[:: max(1, len(corpus.times) // SAMPLE)])
 
 
 def until(corpus: Corpus, share: float) -> int:
-    """The time (ms) from which the last `share` of the actions is; of a sample where there are many."""
-    sample = np.asarray(corpus.times[:: max(1, len(corpus.times) // 1_000_000)])
-    return int(np.quantile(sample, 1 - share))
+    """The time (ms) from which the last `share` of the actions is."""
+    return int(np.quantile(times(corpus), 1 - share))
 
 
-def mrr(vectors: Floats, sessions: Corpus) -> float:
-    """MRR@20 of the next listing, by the dot product of its vector, of [n, d], with the decayed mean of the vectors
-    before it in its session (Hidasi et al., "Session-based recommendations with recurrent neural networks", 2016, for
-    the protocol). Listings without a vector can't be found."""
+def mrr(vectors: Floats, sessions: Corpus, learned: Learned | None = None) -> float:
+    """MRR@20 of the next listing among all, by the dot product of its vector, of [n, d], with what the encoder makes of
+    the steps before it in its session, the decayed mean where none was `learned` (Hidasi et al., "Session-based
+    recommendations with recurrent neural networks", 2016, for the protocol). Listings without a vector can't be found,
+    and equal ones stand before the wanted one."""
     known = vectors.any(axis=-1).reshape(-1)
-    decay = Mean().decay
-    queries, targets = [], []
-    for number in range(sessions.sessions):
-        tokens = sessions.tokens[sessions.starts[number] : sessions.starts[number + 1]]
-        for at in range(1, len(tokens)):
-            before = tokens[max(0, at - STEPS) : at]
-            weights = np.power(decay, np.arange(len(before) - 1, -1, -1))
-            queries.append(weights.astype(np.float32) @ vectors[before])
-            targets.append(tokens[at])
-        if len(targets) >= MOST:
+    ages = Mean().decay ** np.arange(STEPS, dtype=np.float32)[:, None] if learned is None else learned.ages
+    start = np.float32(0) if learned is None else learned.start
+    total = asked = 0.0
+    for span in sessions.parts():
+        contexts = Contexts.of(sessions.part(*span))
+        targets = contexts.targets[: MOST - int(asked)]
+        asked += len(targets)
+        for at in range(0, len(targets), 256):
+            places = targets[at : at + 256]
+            rows, weights = contexts.before(places, len(ages))
+            scores = ((vectors[rows] * ages * weights[:, :, None]).sum(axis=1) + start) @ vectors.T
+            scores[:, ~known] = -np.inf
+            wanted = contexts.tokens[places]
+            own = scores[np.arange(len(wanted)), wanted]
+            rank = (scores >= own[:, None]).sum(axis=1)
+            found = known[wanted] & (rank <= TOP)
+            total += float((found / rank).sum())
+        if asked >= MOST:
             break
-    if not targets:
-        return 0.0
-    total = 0.0
-    for start in range(0, len(targets), 256):
-        scores = np.stack(queries[start : start + 256]) @ vectors.T
-        scores[:, ~known] = -np.inf
-        wanted = np.array(targets[start : start + 256])
-        own = scores[np.arange(len(wanted)), wanted]
-        rank = 1 + (scores > own[:, None]).sum(axis=1)
-        found = known[wanted] & (rank <= TOP)
-        total += float((found / rank).sum())
-    return total / len(targets)
+    return total / asked if asked else 0.0

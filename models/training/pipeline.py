@@ -168,7 +168,7 @@ def learn(
         run.before = until = held_out.until(fitted, validation)
         later = steps(actions, since=until, before=before)
         fitted = steps(actions, before=until, shortest=fewest)
-        run.validate = lambda vectors: held_out.mrr(vectors, later)
+        run.validate = lambda vectors: held_out.mrr(vectors, later, run.encoder)
     if chosen.whole:
         end = run.before
         fitted = actions if end is None else actions.only(lambda part: part.times < end)

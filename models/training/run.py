@@ -73,6 +73,7 @@ class Run:
     _loss: float = 0.0
     _weight: float = 0.0
     _note: str = ""
+    _epochs: int = 0
 
     def epochs(
         self, number: int, state: Mapping[str, Tensor], vectors: Callable[[], Floats]
@@ -85,6 +86,7 @@ class Run:
         kept = {name: tensor.clone() for name, tensor in state.items()} if self.patience else {}
         everything = dict(state) | {f"best.{name}": tensor for name, tensor in kept.items()}
         best = self._resume(everything)
+        self._epochs = number
         for epoch in range(len(self.curve), number):
             self._loss = self._weight = 0.0
             self._note = f"epoch {epoch + 1} of {number}"
@@ -108,7 +110,9 @@ class Run:
         self._loss += loss
         self._weight += weight
         mean = self._loss / self._weight if self._weight else 0.0
-        self.on_progress(len(self.curve) * total + done, 0, f"{self._note}, loss {mean:.3f}")
+        self.on_progress(
+            len(self.curve) * total + done, self._epochs * total, f"{self._note}, loss {mean:.3f}"
+        )
 
     def start(self, table: Tensor) -> None:
         """Put the vectors to start from, where there are any, in place of a table's random rows, [n, d]."""
