@@ -1,6 +1,6 @@
 """A vector for a listing nobody has clicked yet: the mean of its nearest neighbours' that are like it.
 
-Airbnb (Grbovic and Cheng, KDD 2018, section 3.4): the three listings geographically nearest, within ten miles, of the
+Airbnb (Grbovic and Cheng, KDD 2018, section 3.1): the three listings geographically nearest, within ten miles, of the
 same type and price range and with a vector, whose mean is the new listing's; here of its own market too.
 """
 

@@ -127,8 +127,9 @@ def decode(content: bytes) -> Types:
 def learn(counts: Mapping[tuple[str, str], int]) -> Types:
     """The types, from how often a user type acted on a listing type.
 
-    With p the share of each pair among all, M[u, l] = max(0, log(p(u, l) / (p(u) p(l)))) = A S B (Levy and Goldberg,
-    equation 13); a user type's vector is A sqrt(S), a listing type's B sqrt(S), each at length one.
+    With p the share of each pair among all, M[u, l] = max(0, log(p(u, l) / (p(u) p(l)))) = A S B, halved evenly as Levy
+    and Goldberg's symmetric factorisation does: a user type's vector is A sqrt(S), a listing type's B sqrt(S), each at
+    length one.
     """
     by_user, by_listing = Counter[str](), Counter[str]()
     for (user, listing), count in counts.items():

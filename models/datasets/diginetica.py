@@ -6,8 +6,8 @@
   category browsed its market.
 - `train-clicks.csv`: a click in the list of a query, which must be among the queries. A product opened from a list
   stands among the views too: give the views for next clicks, the queries with these clicks for re-ranking.
-- `products.csv`, `product-categories.csv`: the listings. The market is the category; `pricelog2` is log2(price + 1),
-  0 where there is no price.
+- `products.csv`, `product-categories.csv`: the listings. The market is the category; `pricelog2`, a whole number,
+  is read as log2(price + 1), so that 0 is no price.
 
 Times are `eventdate`, a day, and `timeframe`, milliseconds since the session's first query (its beginning where it is
 NA), as published evaluations have them: order and gaps within a session are true, the time of day is not. Rows are in

@@ -1,8 +1,9 @@
 """The sessions of OTTO's web shop, as published: JSON lines, `{"session": 0, "events": [{"aid": 1, "ts": 1659304800025, "type": "clicks"}, ...]}`.
 
-What the set calls a session is all that one user did in four weeks: it is the user, and the session that the set counts
-it to. Clicks stay clicks, carts become wishlists (set aside, by the visitor alone), orders bookings. Times are
-milliseconds. The set says nothing of the articles.
+What the set calls a session is all that one user did in the four weeks of the training set, or in the week of the
+test set, whose users are others: it is the user, and the session that the set counts it to. Clicks stay clicks, carts
+become wishlists (set aside, by the visitor alone), orders bookings. Times are milliseconds. The set says nothing of
+the articles.
 """
 
 from __future__ import annotations

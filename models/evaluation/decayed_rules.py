@@ -1,8 +1,7 @@
 """Rules by all clicks of the visit: each votes through what was clicked near it in the training visits, the older the less.
 
-Sequential rules (Ludewig and Jannach, "Evaluation of session-based recommendation algorithms", UMUAI 2018, section 3.1)
-whose votes go backward too and decay with the click's age, as the weights of a session's items do in V-SKNN (the same,
-section 3.3).
+Sequential rules (Ludewig and Jannach, "Evaluation of session-based recommendation algorithms", UMUAI 2018)
+whose votes go backward too and decay with the click's age, as the weights of a session's items do in V-SKNN.
 """
 
 from __future__ import annotations

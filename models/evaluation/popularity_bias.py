@@ -1,5 +1,5 @@
 """Popularity bias: how popular, on average, what is recommended is (Ludewig and Jannach, "Evaluation of session-based
-recommendation algorithms", UMUAI 2018, section 4.3): a listing's popularity is its clicks over the most popular one's."""
+recommendation algorithms", UMUAI 2018): a listing's popularity is its clicks over the most popular one's."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Rules by the last click: what was clicked soon after it in the training visits (SR; Ludewig and Jannach, "Evaluation of
-session-based recommendation algorithms", UMUAI 2018, section 3.1: a rule weighs 1 / distance)."""
+session-based recommendation algorithms", UMUAI 2018: a rule weighs 1 / distance)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def p_values(differences: npt.NDArray[np.float64], random: np.random.Generator) 
 
     Under the null hypothesis the two methods could as well have been the other way round on any visit. With B
     exchanges the smallest p-value is 1 / (B + 1) (Davison and Hinkley, "Bootstrap Methods and their Application",
-    1997, equation 4.11).
+    1997).
     """
     visits, columns = differences.shape
     found = np.abs(differences.sum(axis=0))

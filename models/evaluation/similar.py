@@ -1,9 +1,9 @@
 """Whether listings near each other are alike: do a listing's nearest share its market, its type and its price range?
 
 And the mean cosines between listings of each two types, and of each two price ranges, of one market, as Airbnb's
-tables have them (Grbovic and Cheng, "Real-time personalization using embeddings for search ranking at Airbnb", KDD
-2018, section 4.1). For cold listings some that have a vector are held out, and given the one of their neighbours
-(models.cold_start): how many get one, how like their own it is, and whether what is near to it is alike.
+tables 1 and 2 have them (Grbovic and Cheng, "Real-time personalization using embeddings for search ranking at
+Airbnb", KDD 2018, section 3.1). For cold listings some that have a vector are held out, and given the one of their
+neighbours (models.cold_start): how many get one, how like their own it is, and whether what is near to it is alike.
 """
 
 from __future__ import annotations

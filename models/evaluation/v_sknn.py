@@ -1,10 +1,14 @@
 """V-SKNN: visits like this one vote for what was clicked in them (Ludewig and Jannach, "Evaluation of session-based
-recommendation algorithms", UMUAI 2018, section 3.3).
+recommendation algorithms", UMUAI 2018).
 
 Of the training visits that share a listing with this one, the newest `sample` are compared. A listing of this visit
 weighs its place over the visit's length (its last place, where it was clicked more than once); the similarity is the
 sum of the weights of what is shared. The `neighbours` most similar vote, each by its similarity times how recently
-the newest shared listing was clicked, and with `idf` for rare listings more than for frequent ones.
+the newest shared listing was clicked. With `idf` a vote for a listing counts log(visits / visits with it) times.
+
+That the logarithm is a factor by itself is Serenade's (Kersbergen, Sprangers and Schelter, SIGMOD 2022), whose code
+has entries of all visits in the place of visits. The authors' own session-rec has 1 + w idf, with other weights of
+places and ages to choose from, and its linear weight lets what is older than ten steps vote against.
 """
 
 from __future__ import annotations

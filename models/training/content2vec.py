@@ -1,11 +1,11 @@
 """Content2vec: a listing's text, its attributes and what was done with it, joined into one vector.
 
-Nedelec, Smirnova and Vasile, "Content2Vec: specializing joint representations of product images and text for the task of
-product recommendation", 2016 (arXiv 1611.09534). Each module makes a vector of a listing: of the words of its text, of
-its attributes, and of the sessions that it stands in (Prod2Vec). Their concatenation x goes through a residual unit, y = x +
-F(x), as of He et al., "Deep residual learning for image recognition", CVPR 2016, with F of two layers. Two listings belong
-together with the probability sigmoid(alpha cos(y_a, y_b) + beta); that is fitted to pairs of one session by
-negative sampling, all modules together.
+Nedelec, Smirnova and Vasile, "Content2Vec: specializing joint representations of product images and text for the task
+of product recommendation", 2016 (arXiv 1611.09534). Each module makes a vector of a listing: of the words of its
+text, of its attributes (where the paper has its image), and of the sessions that it stands in (Prod2Vec). Their
+concatenation x goes through a residual unit, y = x + F(x), as of He et al., "Deep residual learning for image
+recognition", CVPR 2016, with F of two layers. Two listings belong together with the probability sigmoid(alpha
+cos(y_a, y_b) + beta); that is fitted to pairs of one session by negative sampling, all modules together.
 
 So that listings without clicks get a vector from content alone, the collaborative vector of some of the listings
 is left out while learning: Volkovs, Yu and Poutanen, "DropoutNet: addressing cold start in recommender systems", NIPS 2017.

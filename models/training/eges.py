@@ -1,13 +1,13 @@
 """EGES: a listing's vector is the weighted mean of one of its own and those of what is known of it.
 
 Wang et al., "Billion-scale commodity embedding for e-commerce recommendation in Alibaba", KDD 2018 (arXiv 1803.02349):
-random walks over the directed graph of consecutive clicks, a step with a chance in proportion to the edge's weight
-(section 2.2); W0 of listing v itself and W1 .. Wn of its side information are joined to
+random walks over the directed graph of consecutive clicks (section 2.2), a step with a chance in proportion to the
+edge's weight (equation 2); W0 of listing v itself and W1 .. Wn of its side information are joined to
 
     H_v = sum over j of exp(a_v^j) W_v^j / sum over j of exp(a_v^j)        (equation 7; equation 6, GES, has all a alike)
 
 and H learns to tell a context Z_u from negatives (equation 8, whose gradients, 9 to 11, autograd finds). A listing that
-was never acted on has no W0 and no weights: its vector is the mean of those of its side information (section 3.3). A
+was never acted on has no W0 and no weights: its vector is the mean of those of its side information (section 3.3.2). A
 field that says several things of a listing has their mean as its vector; one that says nothing is left out.
 """
 

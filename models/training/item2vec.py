@@ -1,11 +1,12 @@
 """item2vec: the listings of a visit are a set, whose members are near each other whatever their order.
 
 Barkan and Koenigstein, "Item2Vec: neural item embedding for collaborative filtering", 2016 (arXiv 1603.04259). Each
-listing of a set is a centre and each other one its context (equation 3), with negatives drawn by frequency to the power
-of 3/4 and frequent listings thinned out (equation 2 of the workshop's version: a click stays with the chance
-sqrt(threshold / frequency)). The paper gives two ways to let go of the order and finds them alike: a window that holds
-the whole set, or a new order of each set in every epoch. This is both: a new order, and a wide window, so that a very
-large set does not make a pair of every two. The mathematics is skip-gram's, and so is the code that learns.
+listing of a set is a centre and each other one its context (section 3), with negatives drawn by frequency to the
+power of 3/4 and frequent listings thinned out: a click stays with the chance sqrt(threshold / frequency) (section 2;
+here a threshold below the mean frequency counts as that). Section 3 gives two ways to let go of the order and finds
+them alike: a window that holds the whole set, or a new order of each set in every epoch. This is both: a new order,
+and a wide window, so that a very large set does not make a pair of every two. The mathematics is skip-gram's, and so
+is the code that learns.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bpr": lambda positive, negative: -logsigmoid(positive[:, None] - negative).sum(dim=1),
     # Hadsell, Chopra and LeCun hold pairs apart by a margin; of scores rather than distances it is the hinge loss.
     "hinge": lambda positive, negative: relu(1 - positive[:, None] + negative).sum(dim=1),
-    # Oord, Li and Vinyals, "Representation learning with contrastive predictive coding", 2018, equation 4.
+    # Oord, Li and Vinyals, "Representation learning with contrastive predictive coding", 2018: InfoNCE.
     "sampled-softmax": lambda positive, negative: (
         cat([positive[:, None], negative], dim=1).logsumexp(dim=1) - positive
     ),

@@ -2,10 +2,12 @@
 whose product says how likely the row acts on the listing.
 
 Pairwise: Rendle, Freudenthaler, Gantner and Schmidt-Thieme, "BPR: Bayesian personalized ranking from implicit
-feedback", UAI 2009 (`loss = "bpr"`, section 4.1 and the BPR-Opt criterion), or any other of LOSSES in its place.
-Weighted squares: Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008, equation
-3. Its sum over all pairs, acted on or not, is taken whole with the Gram matrix of the listings, as Rendle, Krichene,
-Zhang and Koren do ("Revisiting the performance of iALS on item recommendation benchmarks", RecSys 2022).
+feedback", UAI 2009 (`loss = "bpr"`, section 4.1, BPR-Opt), or any other of LOSSES in its place. There one listing that
+was not acted on is drawn for each positive, all with one chance (`negatives = 1`, `smoothing = 0`); unless told, several
+are drawn here, frequent ones oftener.
+Weighted squares: Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008. The
+objective's sum over all pairs, acted on or not, is taken whole with the Gram matrix of the listings, as Rendle,
+Krichene, Zhang and Koren do ("Revisiting the performance of iALS on item recommendation benchmarks", RecSys 2022).
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class MatrixFactorisation:
 def weighted_squares(
     scores: Tensor, counts: Tensor, share: Tensor, rows: Tensor, listings: Tensor, alpha: float
 ) -> Tensor:
-    """The weighted squares of a block of p pairs, summed (Hu, Koren and Volinsky, equation 3, with c = 1 + alpha r).
+    """The weighted squares of a block of p pairs, summed (Hu, Koren and Volinsky, with confidences c = 1 + alpha r).
 
     `scores` [p] of the pairs and `counts` [p], their r; `rows` [p, d], each of which is one of so many of its row's
     pairs, `share` [p] the inverse; and all `listings` [n, d]. The sum of (x y)^2 over all y is x (Y'Y) x.

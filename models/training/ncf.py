@@ -1,11 +1,11 @@
 """Neural collaborative filtering (NeuMF) and the plain dot product, side by side on the same examples.
 
 He, Liao, Zhang, Nie, Hu and Chua, "Neural collaborative filtering", WWW 2017: NeuMF joins a generalised matrix
-factorisation and a multilayer perceptron, each with tables of its own (equation 12), and is fitted by the log loss
-(equation 7). Rendle, Krichene, Zhang and Anderson, "Neural collaborative filtering vs. matrix factorization revisited",
-RecSys 2020, hold it against a dot product with biases (equation 1) of the same number of dimensions, the same loss and
-the same negatives; so does this file. Both are measured as in the two papers: of some rows the last listing is left
-out, and ranked among 100 that the row did not act on.
+factorisation and a multilayer perceptron, each with tables of its own (section 3.4), and is fitted by the log loss.
+Rendle, Krichene, Zhang and Anderson, "Neural collaborative filtering vs. matrix factorization revisited", RecSys
+2020, hold it against a dot product with biases of the same number of dimensions, the same loss and the same
+negatives; so does this file, with the biases beside the dimensions, not the first of them. Both are measured as in
+the two papers: of some rows the last listing is left out, and ranked among 100 that the row did not act on.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class NeuralCollaborativeFiltering:
 
 
 def neumf(take: Take, weigh: Weigh, layers: int, who: Tensor, what: Tensor) -> Tensor:
-    """NeuMF's scores of rows `who` [p] and listings `what` [p, k]: float32 [p, k] (He et al., equation 12)."""
+    """NeuMF's scores of rows `who` [p] and listings `what` [p, k]: float32 [p, k] (He et al., section 3.4)."""
     factors = take("gmf.rows", who)[:, None, :] * take("gmf.listings", what)
     left, right = take("mlp.rows", who), take("mlp.listings", what)
     hidden = torch.cat([left[:, None, :].expand_as(right), right], dim=2)
@@ -79,7 +79,7 @@ def neumf(take: Take, weigh: Weigh, layers: int, who: Tensor, what: Tensor) -> T
 
 
 def dot(take: Take, weigh: Weigh, who: Tensor, what: Tensor) -> Tensor:
-    """The dot product with biases, of the same shapes (Rendle et al., equation 1 and section 3)."""
+    """The dot product with biases, of the same shapes (Rendle et al.)."""
     products = (take("dot.listings", what) @ take("dot.rows", who)[:, :, None]).squeeze(2)
     biases = take("bias.rows", who) + take("bias.listings", what).squeeze(2)
     return products + biases + weigh("bias")

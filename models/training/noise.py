@@ -52,8 +52,8 @@ class Noise:
 
 
 def noise(counts: Ints, markets: Codes, exponent: float) -> Noise:
-    """Listings by how often they were acted on, `counts` int64 [n], to the power of `exponent` (Mikolov et al., 2013,
-    section 2.2: 3/4). `markets` int32 [n] are codes, -1 where unknown. Raises ValueError where all counts are zero."""
+    """Listings by how often they were acted on, `counts` int64 [n], to the power of `exponent` (Mikolov et al., 2013:
+    3/4). `markets` int32 [n] are codes, -1 where unknown. Raises ValueError where all counts are zero."""
     drawable = np.flatnonzero(counts)
     if not len(drawable):
         raise ValueError("nothing was acted on: there are no negatives to draw")

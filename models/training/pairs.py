@@ -65,7 +65,7 @@ def shuffled(
 
 def chances(counts: Ints, threshold: float) -> Doubles:
     """With what chance a click stays, by listing, float64 [n]: sqrt(threshold / frequency), at most 1 (Mikolov et al.,
-    2013, equation 5). `counts` int64 [n] say how often each was acted on.
+    2013, subsampling of frequent words). `counts` int64 [n] say how often each was acted on.
 
     A threshold below the mean frequency counts as that: where there are few listings, all are above 1/1000.
     """

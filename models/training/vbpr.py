@@ -1,9 +1,9 @@
 """Visual Bayesian personalised ranking: factors of what was done, and factors of what listings look like.
 
-He and McAuley, "VBPR: visual Bayesian personalized ranking from implicit feedback", AAAI 2016. The vectors may as well be
-of texts. What a user thinks of a listing (equation 4) is beta_i + gamma_u . gamma_i + theta_u . (E f_i) + beta' . f_i,
-where f_i is the listing's given vector and E, beta' are learned, fitted by BPR (equations 5 to 7; what is the same for all
-listings of a user falls out of it).
+He and McAuley, "VBPR: visual Bayesian personalized ranking from implicit feedback", AAAI 2016. The vectors may as
+well be of texts. What a user thinks of a listing is beta_i + gamma_u . gamma_i + theta_u . (E f_i) + beta' . f_i,
+where f_i is the listing's given vector and E, beta' are learned, fitted by BPR (what is the same for all listings of
+a user falls out of it).
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def walk(
     A step from v, after one from t, goes to x with a chance that is proportional to the edge's weight times a bias:
     1/p where x is t, 1 where t has an edge to x, and 1/q elsewhere (Grover and Leskovec, 2016, section 3.2.2). It is
     drawn by the weight alone, and taken with the chance bias / (greatest bias), or else drawn again: nothing need be
-    laid out for each pair of edges, as the paper's tables are (Yang et al., "KnightKing", SOSP 2019, section 4).
+    laid out for each pair of edges, as the paper's tables are (rejection sampling: Yang et al., "KnightKing", SOSP 2019).
     """
     places = np.full((len(starts), length), GONE, np.int64)
     places[:, 0] = starts
