@@ -145,7 +145,9 @@ LETTERS = st.text("abcde", min_size=1, max_size=5)
 
 def naive(settings: VSKNN, train: Sequence[str], clicked: str) -> dict[str, float]:
     clicked = "".join(letter for letter in clicked if letter in "".join(train))
-    weight = {letter: place / len(clicked) for place, letter in enumerate(clicked, 1)}
+    weight = {
+        letter: place / len(clicked) if settings.linear else 1.0 for place, letter in enumerate(clicked, 1)
+    }
     near = [(index, visit) for index, visit in enumerate(train) if set(visit) & set(clicked)]
     near = sorted(near, reverse=True)[: settings.sample]
     alike = [
@@ -162,9 +164,9 @@ def naive(settings: VSKNN, train: Sequence[str], clicked: str) -> dict[str, floa
     return {letter: pytest.approx(vote) for letter, vote in votes.items() if vote > 0}
 
 
-@given(st.lists(LETTERS, min_size=1, max_size=8), LETTERS)
-def test_v_sknn_is_what_a_naive_program_gives(train: list[str], clicked: str) -> None:
-    settings = VSKNN(neighbours=9, sample=4, idf=False)
+@given(st.lists(LETTERS, min_size=1, max_size=8), LETTERS, st.booleans())
+def test_v_sknn_is_what_a_naive_program_gives(train: list[str], clicked: str, linear: bool) -> None:
+    settings = VSKNN(neighbours=9, sample=4, idf=False, linear=linear)
     assert scores(settings, train, clicked) == naive(settings, train, clicked)
 
 

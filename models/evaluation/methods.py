@@ -43,7 +43,9 @@ BASELINES: dict[str, tuple[Method, ...]] = {
     ),
     "item-knn": tuple(ItemKNN(regularisation) for regularisation in (20.0, 0.0, 100.0)),
     "v-sknn": tuple(
-        VSKNN(neighbours, sample, idf)
-        for (neighbours, sample), idf in product(((200, 1000), (100, 500), (500, 2500)), (True, False))
+        VSKNN(neighbours, sample, idf, linear)
+        for (neighbours, sample), idf, linear in product(
+            ((200, 1000), (100, 500), (500, 2500)), (True, False), (True, False)
+        )
     ),
 }

@@ -33,6 +33,8 @@ class VSKNN:
     neighbours: int = 200
     sample: int = 1000
     idf: bool = True
+    linear: bool = True
+    """A listing of this visit weighs its place; else each weighs the same."""
 
     def fit(self, visits: Visits) -> Neighbours:
         return Neighbours(self, visits)
@@ -75,7 +77,7 @@ class Neighbours:
         for item, place in sorted(places.items(), key=lambda pair: pair[1]):
             start = self._places[item]
             visits = self._visits[start : min(start + self.settings.sample, self._places[item + 1])]
-            self._similarity[visits] += place / len(clicked)
+            self._similarity[visits] += place / len(clicked) if self.settings.linear else 1.0
             self._newest[visits] = place
             met.append(visits)
         touched = np.concatenate(met)
