@@ -21,7 +21,7 @@ from models import bundle as bundle_
 from models.bundle import Bundle
 from models.datasets import told
 from models.errors import UserError
-from models.evaluation import next_click, positions, tuning, visits
+from models.evaluation import cold, next_click, positions, tuning, visits
 from models.evaluation.methods import BASELINES
 from models.evaluation.next_click import Recommended
 from models.evaluation.visits import Visits
@@ -121,6 +121,10 @@ def command(
             rows.append(replace(row, seconds=fit + row.seconds))
         progress("comparing", 0, 0)
         report = next_click.report(rows, train, asked, seed)
+        for result in report["results"]:
+            if result["name"] in measured:
+                random = np.random.default_rng([seed, 3])
+                result["cold"] = cold.report(measured[result["name"]], train, test, random)
     finally:
         stages.close()
     report |= {
@@ -206,6 +210,7 @@ def table(report: dict[str, Any]) -> str:
         cells.append(f"{result['popularity_bias@20']:10.3f}")
         cells.append(f"{result['seconds']:7.1f}")
         lines.append("  ".join(cells))
+    lines += [_cold(result) for result in report["results"] if result.get("cold", {}).get("clicks")]
     train, test = report["train"], report["test"]
     lines.append(
         f"n = {report['n']:,} targets in {report['visits']:,} visits; trained on {train['clicks']:,} clicks in {train['visits']:,}"
@@ -213,6 +218,19 @@ def table(report: dict[str, Any]) -> str:
         f" {report['validation']:,} targets of the training; seed {report['seed']}"
     )
     return "\n".join(lines)
+
+
+def _cold(result: dict[str, Any]) -> str:
+    """How the listings do that nobody had clicked."""
+    cold, name = result["cold"], result["name"]
+    has = f"{name}: {cold['n']:,} of {cold['clicks']:,} clicks on listings without a click in the training are on such as have a vector"
+    if not cold["n"]:
+        return has
+    found = [
+        f"{title} {cold[metric]:.3f} [{cold['ci'][metric][0]:.3f}, {cold['ci'][metric][1]:.3f}], by chance {cold['chance'][metric]:.3f}"
+        for title, metric in (("HR@20", "hit_rate@20"), ("MRR@20", "mrr@20"))
+    ]
+    return f"{has}; among these {cold['listings']:,}: {'; '.join(found)}"
 
 
 def _against(versus: dict[str, Any] | None) -> str:
