@@ -86,6 +86,8 @@ class Run:
         everything = dict(state) | {f"best.{name}": tensor for name, tensor in kept.items()}
         best = self._resume(everything)
         for epoch in range(len(self.curve), number):
+            if self.patience and 0 <= best <= epoch - 1 - self.patience:
+                break
             self._loss = self._weight = 0.0
             self._note = f"epoch {epoch + 1} of {number}"
             yield epoch
@@ -97,8 +99,6 @@ class Run:
                 for name, tensor in kept.items():
                     tensor.copy_(state[name])
             self._save(everything, best)
-            if self.patience and score is not None and epoch - best >= self.patience:
-                break
         if self.patience and 0 <= best < len(self.curve) - 1:
             for name, tensor in kept.items():
                 state[name].copy_(tensor)
