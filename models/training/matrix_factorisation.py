@@ -21,13 +21,11 @@ from torch import Tensor
 from models.training import descent
 from models.training.corpus import Corpus
 from models.training.interactions import Interactions, Noise, Rows
-from models.training.losses import LOSSES, REGULARISERS
+from models.training.losses import LOSSES, NEVER, REGULARISERS
 from models.training.run import Floats, Run
 from models.training.skip_gram import unit
 
 SQUARES = "weighted-squares"
-NEVER = -1e9
-"""The score of a negative that is none."""
 
 
 @dataclass(frozen=True, slots=True)

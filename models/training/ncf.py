@@ -24,7 +24,7 @@ from torch import Tensor
 from models.training import descent
 from models.training.corpus import Corpus
 from models.training.interactions import Interactions, Noise, Rows
-from models.training.losses import LOSSES, REGULARISERS
+from models.training.losses import LOSSES, NEVER, REGULARISERS
 from models.training.run import Floats, Run
 from models.training.skip_gram import unit
 
@@ -34,7 +34,6 @@ Take = Callable[[str, Tensor], Tensor]
 Weigh = Callable[[str], Tensor]
 """and a weight."""
 
-NEVER = -1e9
 MOST = 1_000
 """Rows whose last listing is left out, at most, and no more than a tenth of them."""
 AMONG, TOP = 100, 10

@@ -29,7 +29,7 @@ from models.errors import UserError
 from models.training import descent
 from models.training.corpus import BOOKING, REJECTION, Corpus
 from models.training.interactions import Noise
-from models.training.losses import LOSSES
+from models.training.losses import LOSSES, NEVER
 from models.training.run import Floats, Run, fingerprint
 from models.training.skip_gram import unit
 from models.training.user_histories import typed
@@ -151,9 +151,8 @@ def train(corpus: Corpus, settings: UserTypes, run: Run) -> Floats:
             these = order[start:end]
             others = np.column_stack([right[these], noise.draw(random, len(these), settings.negatives)])
             scores = product(left[these], others)
-            negative = scores[:, 1:].masked_fill(
-                torch.from_numpy(others[:, 1:] == others[:, :1]).to(device), -1e9
-            )
+            same = torch.from_numpy(others[:, 1:] == others[:, :1]).to(device)
+            negative = scores[:, 1:].masked_fill(same, NEVER)
             value = LOSSES["log-sigmoid"](scores[:, 0], negative).sum()
             # Each epoch has every refusal once, spread over its blocks.
             first, last = (len(apart) * at // len(order) for at in (start, end))

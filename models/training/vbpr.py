@@ -22,11 +22,9 @@ from models.listings import Listings
 from models.training import descent, given_vectors
 from models.training.corpus import Corpus
 from models.training.interactions import Interactions, Noise, Rows
-from models.training.losses import LOSSES, REGULARISERS
+from models.training.losses import LOSSES, NEVER, REGULARISERS
 from models.training.run import Floats, Run, fingerprint
 from models.training.skip_gram import unit
-
-NEVER = -1e9
 
 
 @dataclass(frozen=True, slots=True)
