@@ -103,7 +103,7 @@ def test_a_warm_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="combine starts from no vectors; it goes with skip-gram"):
         pipeline.learn(planted(), method="combine", settings=Combine(), warm_start=path)
     elsewhere = written(tmp_path / "b", unit(3, 8), first=50)
-    with pytest.raises(UserError, match="no listing here has a vector in it"):
+    with pytest.raises(UserError, match="no listing here has a vector in this bundle"):
         pipeline.learn(planted(), method="skip-gram", settings=QUICK, warm_start=elsewhere)
     later = written(tmp_path / "c", unit(18, 8), until=2_000)
     with pytest.raises(UserError, match="must be new to them"):
