@@ -28,8 +28,8 @@ from torch.nn.functional import logsigmoid
 from models.errors import UserError
 from models.training import descent
 from models.training.corpus import BOOKING, REJECTION, Corpus
-from models.training.interactions import Noise
 from models.training.losses import LOSSES, NEVER
+from models.training.noise import Unigram
 from models.training.run import Floats, Run, fingerprint
 from models.training.skip_gram import unit
 from models.training.user_histories import typed
@@ -128,7 +128,7 @@ def train(corpus: Corpus, settings: UserTypes, run: Run) -> Floats:
     run.metrics |= booked.metrics
     left, right = booked.pairs(settings.window)
     random, device, size = run.random, run.device, len(booked.names)
-    noise = Noise(np.bincount(np.concatenate(booked.sequences), minlength=size), settings.smoothing)
+    noise = Unigram(np.bincount(np.concatenate(booked.sequences), minlength=size), settings.smoothing)
     table = descent.random_table(random, size, settings.dimensions, device)
     around = torch.zeros_like(table)
     descend = descent.Adagrad({"table": table, "around": around}, settings.learning_rate)
