@@ -178,10 +178,10 @@ def command(
     announced: Callable[[int], Iterable[importing.Announcement]] | None = None
     match format_:
         case "trivago":
-            hotels, properties = trivago.Seen(), trivago.properties(metadata) if metadata else {}
-            entries = trivago.events(files, summary.skipped, hotels)
+            seen, properties = Seen(), trivago.properties(metadata) if metadata else {}
+            entries = trivago.events(files, summary.skipped, seen)
             if metadata or listings_out:
-                listings = trivago.listings(hotels, properties)
+                listings = trivago.listings(seen, properties)
         case "session-rec":
             entries = session_rec.events(files)
         case "globo":

@@ -100,10 +100,7 @@ def command(
     warnings = _overlaps(train, test)
     rows: list[Recommended] = []
     stages = Stages()
-
-    def progress(title: str, done: int, total: int, note: str = "") -> None:
-        stages.update(title, done, total, note)
-
+    progress = stages.update
     try:
         for name in wanted:
             if name in BASELINES:

@@ -76,7 +76,7 @@ class Stages:
         self.title = ""
         self.shown: Progress | None = None
 
-    def update(self, title: str, done: int, total: int, note: str) -> None:
+    def update(self, title: str, done: int, total: int, note: str = "") -> None:
         if title != self.title:
             self.close()
             self.title, self.shown = title, Progress(title, total or None)

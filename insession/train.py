@@ -133,8 +133,8 @@ def command(
     """Learn a bundle from RECORDING, add it to a folder of bundles and make it the current one.
 
     Vectors come from the sessions. The ranker comes from searches whose choice is known, where there are enough;
-    else it is the default one. A listing that was not acted on near another has no vector: it is ranked by all
-    that is known of it but similarity.
+    else it is the default one. A listing that was not acted on near another has the vector of what is known of it or
+    of its neighbours; without these it has none, and is ranked by all that is known of it but similarity.
 
     \b
     Example:

@@ -89,11 +89,11 @@ def groups_apart(vectors: Floats) -> float:
 )
 def test_a_warm_start_helps_on_little_data(tmp_path: Path, method: str, settings: object) -> None:
     much, little = planted(each=30, sessions=2_000), planted(each=30, sessions=60, seed=1)
-    learned, _ = pipeline.learn(much, method="skip-gram", settings=SkipGram(dimensions=8, epochs=4))
-    path = written(tmp_path, learned)
-    cold, _ = pipeline.learn(little, method=method, settings=settings)
-    warm, _ = pipeline.learn(little, method=method, settings=settings, warm_start=path)
-    assert groups_apart(warm) > groups_apart(cold) + 0.2
+    learned = pipeline.learn(much, method="skip-gram", settings=SkipGram(dimensions=8, epochs=4))
+    path = written(tmp_path, learned.vectors)
+    cold = pipeline.learn(little, method=method, settings=settings)
+    warm = pipeline.learn(little, method=method, settings=settings, warm_start=path)
+    assert groups_apart(warm.vectors) > groups_apart(cold.vectors) + 0.2
 
 
 def test_a_warm_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_warm_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="combine starts from no vectors; it goes with skip-gram"):
         pipeline.learn(planted(), method="combine", settings=Combine(), warm_start=path)
     elsewhere = written(tmp_path / "b", unit(3, 8), first=50)
-    with pytest.raises(UserError, match="no listing here has a vector in it"):
+    with pytest.raises(UserError, match="no listing here has a vector in this bundle"):
         pipeline.learn(planted(), method="skip-gram", settings=QUICK, warm_start=elsewhere)
     later = written(tmp_path / "c", unit(18, 8), until=2_000)
     with pytest.raises(UserError, match="must be new to them"):

@@ -46,6 +46,11 @@ def test_a_session_that_the_source_names_is_one_whatever_its_gaps() -> None:
     assert sessions(gathered(events, "given")) == [["a", "b", "c"]]
 
 
+def test_a_session_that_the_source_names_is_over_after_a_day_whoever_else_is_there() -> None:
+    events: list[Event] = [click(0, "a"), click(60, "b"), click(27 * 60, "c")]
+    assert sessions(gathered(events, "given")) == [["a", "b"], ["c"]]
+
+
 def test_sessions_are_the_same_whenever_they_are_looked_for() -> None:
     random = np.random.default_rng(0)
     events: list[Event] = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.datasets import trivago
-from models.datasets.trivago import Seen
+from models.datasets.seen import Seen
 from models.errors import UserError
 from models.events import Click, Event, Result, Search
 
@@ -129,12 +129,13 @@ def test_event_ids_are_unique_over_files_and_sort_in_their_order(tmp_path: Path)
     assert ids == sorted(set(ids))
 
 
-def test_listings_have_their_properties_market_and_latest_price(tmp_path: Path) -> None:
+def test_listings_have_their_properties_market_and_newest_price(tmp_path: Path) -> None:
     seen = Seen()
     path = write(
         tmp_path / "a.csv",
         "u,s,1541030401,1,clickout item,31,BR,Rio,,,31|32,90|80",
         "u,s,1541030402,2,clickout item,31,BR,Rio,,,31,95",
+        "v,t,1541030300,1,clickout item,31,BR,Rio,,,31,70",
         "u,s,1541030403,3,interaction item info,31,BR,Elsewhere,,,,",
     )
     list(trivago.events([path], Counter(), seen))
@@ -222,7 +223,7 @@ def test_the_rio_searches_are_read_whole() -> None:
     assert not skipped
     properties = trivago.properties(str(folder / "item_metadata.csv"))
     listings = list(trivago.listings(seen, properties))
-    seen_ids = {item for item, _ in seen.cities}
+    seen_ids = {item for item, _ in seen.markets}
     assert {listing.market for listing in listings if listing.listing_id in seen_ids} == {
         "Rio de Janeiro, Brazil"
     }

@@ -6,8 +6,9 @@ import torch
 
 from models.errors import UserError
 from models.training import matrix_factorisation
-from models.training.interactions import Interactions, Noise
+from models.training.interactions import Interactions
 from models.training.matrix_factorisation import MatrixFactorisation, weighted_squares
+from models.training.noise import Unigram
 from models.training.run import Run
 from tests.made import a_corpus
 from tests.planted import agreement, planted
@@ -53,7 +54,7 @@ def test_a_users_sessions_are_one_row() -> None:
 
 
 def test_negatives_are_drawn_by_frequency_and_none_that_never_stood() -> None:
-    drawn = Noise(np.array([0, 16, 1, 0]), 0.5).draw(np.random.default_rng(0), 10_000)
+    drawn = Unigram(np.array([0, 16, 1, 0]), 0.5).draw(np.random.default_rng(0), 10_000)
     assert set(drawn.tolist()) == {1, 2}
     assert np.mean(drawn == 1) == pytest.approx(0.8, abs=0.02)
 

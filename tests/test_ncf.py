@@ -9,6 +9,7 @@ import torch
 from models.training import ncf
 from models.training.interactions import Interactions
 from models.training.ncf import NeuralCollaborativeFiltering
+from models.training.noise import Unigram
 from models.training.run import Run
 from tests.made import a_corpus
 from tests.planted import agreement, planted
@@ -52,7 +53,7 @@ def test_what_is_left_out_is_not_learned_from_and_not_among_the_others() -> None
     }
     assert len(entries) == matrix.total == 116
     assert not entries & set(zip(asked.tolist(), wanted.tolist(), strict=True))
-    noise = ncf.Noise(corpus.counts, 0.0)
+    noise = Unigram(corpus.counts, 0.0)
     others = ncf._others(corpus, matrix, asked, noise, np.random.default_rng(0))
     for row, drawn in zip(asked.tolist(), others, strict=True):
         assert not set(drawn.tolist()) & set(corpus.tokens[3 * row : 3 * row + 3].tolist())

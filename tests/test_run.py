@@ -71,6 +71,18 @@ def test_it_stops_early_and_goes_back_to_the_best() -> None:
     assert state["table"].item() == 1
 
 
+def test_a_run_that_stopped_early_does_not_go_on_when_it_is_run_again(tmp_path: Path) -> None:
+    scores = iter([0.5, 0.4, 0.9])
+    for _ in range(2):
+        state = {"table": torch.zeros(1)}
+        run = Run(np.random.default_rng(1), validate=lambda vectors: next(scores), patience=1)
+        run.checkpoints = tmp_path
+        for epoch in run.epochs(3, state, lambda: np.zeros((1, 1), np.float32)):
+            state["table"].fill_(epoch + 1)
+        assert [point.validation for point in run.curve] == [0.5, 0.4]
+        assert state["table"].item() == 1
+
+
 def test_validation_finds_what_the_vectors_know() -> None:
     vectors = unit(6, 16)
     vectors[3] = vectors[0]

@@ -272,3 +272,10 @@ def test_without_side_information_it_says_what_is_missing(name: str) -> None:
         UserError, match=r"can't name 'colour'; there are market, type, price, attributes, attr.*pool"
     ):
         learned(name, planted(known=TYPES), type(SETTINGS[name])(side="type, colour"))
+
+
+def test_meta_prod2vec_refuses_side_information_of_listings_alone_that_nobody_acted_on() -> None:
+    bare = [Listing(listing_id=f"l{row}") for row in range(18)]
+    new = [Listing(listing_id=f"l{row}", type="ab"[row % 2]) for row in range(18, 24)]
+    with pytest.raises(UserError, match=r"meta-prod2vec needs .* all that is known is of others"):
+        learned("meta-prod2vec", planted(known=[*bare, *new]), MetaProd2Vec())

@@ -95,16 +95,16 @@ def test_listings_have_the_vectors_of_their_types() -> None:
 
 
 def test_the_bundle_gets_the_types_and_a_ranking_finds_them() -> None:
-    own: list[Types] = []
-    vectors, training = pipeline.learn(corpus(), method="user-types", settings=SMALL, on_types=own.append)
-    assert training.metrics["rejections"] == 200
-    assert training.metrics["user_types"] == 2
+    fitted = pipeline.learn(corpus(), method="user-types", settings=SMALL)
+    assert fitted.training.metrics["rejections"] == 200
+    assert fitted.training.metrics["user_types"] == 2
+    assert fitted.types is not None
     made = bundle.assemble(
         listings=listings.collect(KNOWN),
-        vectors=vectors,
+        vectors=fitted.vectors,
         ranker=ranker.default(),
-        training=training,
-        types=own[0],
+        training=fitted.training,
+        types=fitted.types,
     )
     assert types.user_type(2, 0, 2, False) == CHEAP
     nearest = list(made.types.codes)[int(made.types.similarities[CHEAP].argmax())]

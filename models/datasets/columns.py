@@ -12,24 +12,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from models import sessions
 from models.datasets import tabular
 from models.datasets.importing import Entry
 from models.datasets.seen import Seen
 from models.datasets.tabular import WrongCell, identifier
 from models.errors import UserError
-from models.events import Booking, Click, Inquiry, Rejection, Wishlist
 
 NEEDED = ("listing_id", "user_id", "timestamp")
 FIELDS = (*NEEDED, "type", "session", "search_id", "market", "price", "event_id")
 """... and `attributes.` with a name, of the listing."""
 ATTRIBUTE = "attributes."
-KINDS: dict[str, type[Click] | type[Wishlist] | type[Inquiry] | type[Booking] | type[Rejection]] = {
-    "click": Click,
-    "wishlist": Wishlist,
-    "inquiry": Inquiry,
-    "booking": Booking,
-    "rejection": Rejection,
-}
+KINDS: dict[str, type[Any]] = {kind: event for event, kind in sessions.KINDS.items()}
 NONE = "none"
 """In place of a kind: rows of this type are left out."""
 DELIMITERS = (",", ";", "\t", "|")
@@ -182,7 +176,7 @@ def _text(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 def _is_parquet(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            return file.read(4) == b"PAR1"
+            return file.read(4) == tabular.PARQUET
     except OSError:
         return False  # What reads it as text says why it can't be read.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.datasets.importing import Entry
-from models.datasets.tabular import LAST_MS, WrongCell
+from models.datasets.tabular import LAST_MS, PARQUET, WrongCell
 from models.errors import UserError
 from models.events import Click
 
@@ -51,7 +51,7 @@ def _read(path: str) -> list[Whole]:
             magic = file.read(4)
         if not magic:
             raise UserError(f"{path}: an empty file; expected the columns {', '.join(COLUMNS)}")
-        if magic == b"PAR1":
+        if magic == PARQUET:
             names = parquet.read_schema(path).names
             _check(path, names)
             table = parquet.read_table(path, columns=list(COLUMNS))

@@ -18,6 +18,8 @@ from typing import IO, cast
 from models.errors import UserError
 from models.events import RESERVED
 
+PARQUET = b"PAR1"
+"""What a parquet file begins with, which is no text."""
 LINE_BYTES = 1 << 20
 """No line of these formats is longer: what is longer is not text."""
 LAST_MS = 253_402_300_799_999

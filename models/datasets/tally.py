@@ -25,14 +25,11 @@ class Prices:
 
     steps: Counter[int] = field(default_factory=Counter)
     free: int = 0
-    without: int = 0
 
     def add(self, price: float | None) -> None:
-        if price is None:
-            self.without += 1
-        elif price == 0:
+        if price == 0:
             self.free += 1
-        else:
+        elif price is not None:
             self.steps[round(OCTAVE * log2(price))] += 1
 
     def quantile(self, share: float) -> float:

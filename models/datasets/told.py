@@ -17,7 +17,6 @@ from models.datasets.importing import Entry
 from models.errors import UserError
 from models.events import EventError, decode
 
-PARQUET = b"PAR1"
 DELIMITERS = "\t;,"
 
 
@@ -116,12 +115,14 @@ def _head(path: str) -> Head:
     try:
         with tabular.opened(path) as stream:
             magic = stream.read(4)
-            rest = b"" if magic in (PARQUET, lines.ZSTD_MAGIC) else stream.readline(tabular.LINE_BYTES)
+            rest = (
+                b"" if magic in (tabular.PARQUET, lines.ZSTD_MAGIC) else stream.readline(tabular.LINE_BYTES)
+            )
     except EOFError:
         raise UserError(f"{path}:1: truncated: the compressed file ends in the middle of its data") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    if magic == PARQUET:
+    if magic == tabular.PARQUET:
         return Head("", frozenset(_schema(path)), False)
     if magic == lines.ZSTD_MAGIC:
         line = next((content for _, content in lines.read(Path(path))), b"")

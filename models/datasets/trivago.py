@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from models.datasets import tabular
 from models.datasets.importing import Entry
+from models.datasets.seen import Seen
 from models.datasets.tabular import WrongCell, identifier, milliseconds
 from models.errors import UserError
 from models.events import Click, Result, Search
@@ -37,14 +39,6 @@ KINDS = (
     "Hotel",
 )
 """Properties that say what kind of place it is, the more telling first."""
-
-
-@dataclass(slots=True)
-class Seen:
-    """What the searches tell of the hotels: how often each was seen in which city, and its latest price."""
-
-    cities: Counter[tuple[str, str]] = field(default_factory=Counter)
-    prices: dict[str, float] = field(default_factory=dict)
 
 
 def events(paths: Sequence[str], skipped: Counter[str], seen: Seen | None = None) -> Iterator[Entry]:
@@ -79,7 +73,7 @@ def _events(
     item = identifier(reference, "reference") if reference.isascii() and reference.isdigit() else None
     results = _results(impressions, prices) if action == "clickout item" and impressions else ()
     if seen is not None:
-        _see(seen, market, item, results)
+        _see(seen, time, market, item, results)
     if item is None:
         skipped[f"{action}: no item in its reference"] += 1
     search = Search(
@@ -131,33 +125,26 @@ def _price(text: str) -> float | None:
     return price
 
 
-def _see(seen: Seen, market: str | None, item: str | None, results: tuple[Result, ...]) -> None:
+def _see(seen: Seen, time: int, market: str | None, item: str | None, results: tuple[Result, ...]) -> None:
     for result in results:
         if result.price is not None:
-            seen.prices[result.listing_id] = result.price
+            seen.price(result.listing_id, time, result.price)
+    for hotel in (*(result.listing_id for result in results), *([item] if item is not None else [])):
+        seen.listings.add(hotel)
         if market is not None:
-            seen.cities[result.listing_id, market] += 1
-    if item is not None and market is not None:
-        seen.cities[item, market] += 1
+            seen.markets[hotel, market] += 1
 
 
 def listings(seen: Seen, properties: Mapping[str, Sequence[str]]) -> Iterator[Listing]:
     """The hotels seen and those with properties, by id. To be taken when all events have been.
 
-    The market is the city where the hotel was seen most often, the price its latest.
+    The market is the city where the hotel was seen most often, the price its newest.
     """
-    markets: dict[str, tuple[int, str]] = {}
-    for (item, city), times in seen.cities.items():
-        markets[item] = max(markets.get(item, (0, "")), (times, city))
-    for item in sorted(markets.keys() | seen.prices.keys() | properties.keys()):
-        own = properties.get(item, ())
-        yield Listing(
-            listing_id=item,
-            market=markets[item][1] if item in markets else None,
-            type=next((kind for kind in KINDS if kind in own), None),
-            price=seen.prices.get(item),
-            attributes={"properties": tuple(own)} if own else {},
-        )
+    seen.listings |= properties.keys()
+    seen.attributes |= {item: {"properties": tuple(own)} for item, own in properties.items() if own}
+    for listing in seen.described():
+        own = properties.get(listing.listing_id, ())
+        yield msgspec.structs.replace(listing, type=next((kind for kind in KINDS if kind in own), None))
 
 
 def properties(path: str) -> dict[str, list[str]]:

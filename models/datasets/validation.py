@@ -23,7 +23,7 @@ STEP = 10_000
 def validate(
     path: str | PathLike[str],
     listings: Iterable[Listing] | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[int, list[Check]]:
     """How many records the recording at `path` has, and the checks, the more fundamental first.
 
@@ -41,7 +41,7 @@ def validate(
     tally = Tally(header.partitions, known)
     for line, record in enumerate(records, 2):
         tally.add(line, record)
-        if on_progress is not None and not tally.records % STEP:
+        if not tally.records % STEP:
             on_progress(tally.records)
     tally.visits.end()
     return tally.records, list(_checks(tally, prices if known is not None else None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from models.listings import Listings
+from models.training import side
 
-FEWEST = 2
-"""What is said of fewer listings joins nothing, and has no code."""
-PARTS = 5
-"""A number falls into so many ranges, each of as many listings."""
 _WORD = re.compile(r"\w+")
 
 Ints = npt.NDArray[np.int64]
@@ -51,36 +48,18 @@ def words(listings: Listings, attribute: str) -> Bags:
 
 def values(listings: Listings, without: str) -> Bags:
     """Market, type, price range in the market, and every attribute but the one named."""
-    numbers: dict[str, list[float]] = {}
-    for row in range(len(listings)):
-        for name, value in listings.attributes(row).items():
-            if isinstance(value, float | int) and not isinstance(value, bool):
-                numbers.setdefault(name, []).append(value)
-    edges = {name: np.quantile(known, np.arange(1, PARTS) / PARTS) for name, known in numbers.items()}
-
-    def said(row: int) -> Iterator[str]:
-        for name, known in (("market", listings.market(row)), ("type", listings.type(row))):
-            if known is not None:
-                yield f"{name}={known}"
-        if listings.ranges[row] >= 0:
-            yield f"price range={listings.ranges[row]}"
-        for name, value in listings.attributes(row).items():
-            if name == without:
-                continue
-            if isinstance(value, tuple):
-                yield from (f"attributes.{name}={each}" for each in value)
-            elif isinstance(value, str | bool):
-                yield f"attributes.{name}={value}"
-            else:
-                yield f"attributes.{name} range={np.searchsorted(edges[name], value, side='right')}"
-
-    return _bags(said(row) for row in range(len(listings)))
+    fields = side.said(listings)
+    fields.pop(f"{side.ATTRIBUTE}{without}", None)
+    return _bags(
+        [f"{name}={value}" for name, said in fields.items() for value in said[row]]
+        for row in range(len(listings))
+    )
 
 
 def _bags(said: Iterable[Iterable[str]]) -> Bags:
     bags = [sorted(set(bag)) for bag in said]
     often = Counter(name for bag in bags for name in bag)
-    names = sorted(name for name, count in often.items() if count >= FEWEST)
+    names = sorted(name for name, count in often.items() if count >= side.FEWEST)
     code = {name: number for number, name in enumerate(names)}
     kept = [[code[name] for name in bag if name in code] for bag in bags]
     starts = np.cumsum([0, *map(len, kept)])

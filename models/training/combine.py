@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from models import bundle as bundle_
 from models.errors import UserError
 from models.training.corpus import Corpus
 from models.training.run import Floats, Run
 from models.training.skip_gram import unit
-from models.training.warm_start import fitted_before
+from models.training.warm_start import vectors_of
 
 PART = 65_536
 
@@ -45,7 +44,7 @@ def train(corpus: Corpus, settings: Combine, run: Run) -> Floats:
     paths = [name.strip() for name in settings.bundles.split(",") if name.strip()]
     if len(paths) < 2:
         raise UserError("combine needs two bundles or more: give --set bundles=FOLDER,FOLDER")
-    parts = [_vectors(Path(path), corpus, run.before) for path in paths]
+    parts = [vectors_of(Path(path), corpus.listings, run.before) for path in paths]
     whole = np.concatenate(parts, axis=1)
     if settings.dimensions > whole.shape[1]:
         raise UserError(
@@ -73,16 +72,3 @@ def projection(vectors: Floats, dimensions: int) -> tuple[Floats, float]:
     axes = axes[:, ::-1][:, :dimensions]
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(dimensions)])
     return axes.astype(np.float32), float(values[::-1][:dimensions].sum() / values.sum())
-
-
-def _vectors(path: Path, corpus: Corpus, before: int | None) -> Floats:
-    """A bundle's vectors of the corpus' listings: float32 [n, d]."""
-    known = bundle_.load(path)
-    fitted_before(path, known, before)
-    found = np.zeros((len(corpus.listings), known.vectors.shape[1]), np.float32)
-    for row, name in enumerate(corpus.listings.ids):
-        if (at := known.row.get(name)) is not None:
-            found[row] = known.vectors[at]
-    if not found.any():
-        raise UserError(f"{path}: no listing here has a vector in this bundle")
-    return found

@@ -28,9 +28,9 @@ from models.training import bags, descent
 from models.training.bags import Bags
 from models.training.corpus import Corpus
 from models.training.descent import Adagrad
-from models.training.interactions import Noise
-from models.training.losses import LOSSES, REGULARISERS
+from models.training.losses import LOSSES, NEVER, REGULARISERS
 from models.training.neighbours import pairs
+from models.training.noise import Unigram
 from models.training.run import Floats, Run
 from models.training.skip_gram import unit
 
@@ -78,7 +78,7 @@ def train(corpus: Corpus, settings: Content2Vec, run: Run) -> Floats:
     regulariser = descent.named(REGULARISERS, "regulariser", settings.regulariser)
     words, values = _content(settings, corpus.listings)
     random, device, counts = run.random, run.device, corpus.counts
-    noise, width, quarter = Noise(counts, settings.smoothing), settings.dimensions, settings.dimensions // 4
+    noise, width, quarter = Unigram(counts, settings.smoothing), settings.dimensions, settings.dimensions // 4
     scale = (3 / width) ** 0.5
     parameters = {
         "words": descent.random_table(random, max(1, len(words.names)), quarter, device),
@@ -115,7 +115,7 @@ def train(corpus: Corpus, settings: Content2Vec, run: Run) -> Floats:
             positive = alpha * (centre * near).sum(dim=1) + beta
             negative = alpha * (far @ centre[:, :, None]).squeeze(2) + beta
             same = torch.from_numpy((drawn == left[:, None]) | (drawn == right[:, None])).to(device)
-            value = loss(positive, negative.masked_fill(same, -1e9)).sum()
+            value = loss(positive, negative.masked_fill(same, NEVER)).sum()
             descend.step(value + settings.regularisation * regulariser(own))
             run.step(value.item(), len(left), done, len(corpus.tokens))
     return vectors()

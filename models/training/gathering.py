@@ -109,7 +109,7 @@ class Gathering:
         self._until_sweep = SWEEP
 
     def add(self, event: Event, session: str | None = None) -> None:
-        """Take an event; where its source counts it to a `session`, that is one however long its gaps are."""
+        """Take an event; where its source counts it to a `session`, that is one until a day has gone by without any."""
         self.newest = max(self.newest, event.timestamp)
         if isinstance(event, Tick):
             return
@@ -129,7 +129,7 @@ class Gathering:
         visit = self._open.get(name)
         if visit is None:
             visit = self._open[name] = _Visit()
-        elif session is None and event.timestamp > visit.last + WINDOWS.gap + WINDOWS.grace:
+        elif event.timestamp > visit.last + _gap(name) + WINDOWS.grace:
             self._close(name, visit)
             visit = self._open[name] = _Visit()
         visit.events.append(kept)
@@ -182,7 +182,7 @@ class Gathering:
         over = sorted(
             (visit.last, name)
             for name, visit in self._open.items()
-            if now is None or visit.last + (GIVEN if "\0" in name else WINDOWS.gap) + WINDOWS.grace < now
+            if now is None or visit.last + _gap(name) + WINDOWS.grace < now
         )
         for _, name in over:
             self._close(name, self._open.pop(name))
@@ -205,6 +205,11 @@ class Gathering:
             ]
             if actions:
                 self._collector.add(code, actions)
+
+
+def _gap(name: str) -> int:
+    """How long nothing may happen in a visit of this name (ms)."""
+    return GIVEN if "\0" in name else WINDOWS.gap
 
 
 def _parted(events: list[Kept]) -> Iterator[list[Kept]]:

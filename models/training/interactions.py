@@ -87,17 +87,3 @@ class Interactions:
             kept = ~np.isin(known, self._without)
             known, counts = known[kept], counts[kept]
         return Entries(known // size, known % size, counts, known, size)
-
-
-class Noise:
-    """Listings drawn by how often they stand in a corpus, to a power: 0 draws all that stand in it alike."""
-
-    def __init__(self, counts: Ints, smoothing: float) -> None:
-        self._up_to: npt.NDArray[np.float64] = np.cumsum(
-            np.where(counts > 0, np.maximum(counts, 1) ** smoothing, 0)
-        )
-
-    def draw(self, random: np.random.Generator, *shape: int) -> Ints:
-        """int64 [*shape]"""
-        drawn: Ints = np.searchsorted(self._up_to, random.random(shape) * self._up_to[-1], side="right")
-        return drawn

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
@@ -55,16 +56,7 @@ def train(corpus: Corpus, settings: Item2Vec, run: Run) -> Floats:
 
     Raises UserError for a loss or regulariser that isn't there.
     """
-    like = SkipGram(
-        dimensions=settings.dimensions,
-        window=settings.window,
-        negatives=settings.negatives,
-        learning_rate=settings.learning_rate,
-        loss=settings.loss,
-        regulariser=settings.regulariser,
-        reg=settings.reg,
-        block=settings.block,
-    )
+    like = msgspec.convert(settings, SkipGram, from_attributes=True)
     learn = skip_gram.learner(like, run)
     size, parts = len(corpus.listings), list(corpus.parts(pairs.PART))
     counts: Ints = np.zeros(size, np.int64)

@@ -24,6 +24,9 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     ),
 }
 
+NEVER = -1e9
+"""The score of a negative that is none: it costs nothing."""
+
 REGULARISERS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda rows: rows.new_zeros(()),
     "l2": lambda rows: rows.square().sum(),

@@ -22,14 +22,13 @@ from torch import Tensor
 
 from models.training import descent
 from models.training.corpus import Corpus
-from models.training.interactions import Interactions, Noise, Rows
-from models.training.losses import LOSSES, REGULARISERS
+from models.training.interactions import Interactions, Rows
+from models.training.losses import LOSSES, NEVER, REGULARISERS
+from models.training.noise import Unigram
 from models.training.run import Floats, Run
 from models.training.skip_gram import unit
 
 SQUARES = "weighted-squares"
-NEVER = -1e9
-"""The score of a negative that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def train(corpus: Corpus, settings: MatrixFactorisation, run: Run) -> Floats:
     regulariser = descent.named(REGULARISERS, "regulariser", settings.regulariser)
     random, device, counts = run.random, run.device, corpus.counts
     matrix = Interactions(corpus, settings.rows)
-    noise = Noise(counts, settings.smoothing)
+    noise = Unigram(counts, settings.smoothing)
     users = descent.random_table(random, matrix.rows, settings.dimensions, device)
     table = descent.random_table(random, len(counts), settings.dimensions, device)
     run.start(table)

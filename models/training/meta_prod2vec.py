@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from msgspec import Meta
 
+from models.errors import UserError
 from models.training import descent, noise, pairs, side
 from models.training.corpus import Corpus
 from models.training.losses import LOSSES, REGULARISERS
@@ -105,7 +106,7 @@ def train(corpus: Corpus, settings: MetaProd2Vec, run: Run) -> Floats:
     """Vectors for the n listings of the corpus, float32 [n, d]: of unit length, zeros where nothing is known of one, not
     even side information.
 
-    Raises UserError where nothing is known of any, and for a loss or regulariser that isn't there.
+    Raises UserError where nothing is known of any that was acted on, and for a loss or regulariser that isn't there.
     """
     loss = descent.named(LOSSES, "loss", settings.loss)
     regulariser = descent.named(REGULARISERS, "regulariser", settings.regulariser)
@@ -118,7 +119,10 @@ def train(corpus: Corpus, settings: MetaProd2Vec, run: Run) -> Floats:
     }
     descend = descent.Adagrad(parameters, settings.learning_rate)
     if not of.counts(counts).any():
-        return np.zeros((size, settings.dimensions), np.float32)
+        raise UserError(
+            "meta-prod2vec needs to know more of listings that were acted on than clicks, and all that is known is of"
+            " others; give it with --listings FILE, or choose another method"
+        )
     drawn = (
         noise.noise(counts, corpus.listings.market_codes, settings.noise_exponent),
         noise.noise(of.counts(counts), np.full(len(of.values), NOTHING, np.int32), settings.noise_exponent),

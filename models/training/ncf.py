@@ -23,8 +23,9 @@ from torch import Tensor
 
 from models.training import descent
 from models.training.corpus import Corpus
-from models.training.interactions import Interactions, Noise, Rows
-from models.training.losses import LOSSES, REGULARISERS
+from models.training.interactions import Interactions, Rows
+from models.training.losses import LOSSES, NEVER, REGULARISERS
+from models.training.noise import Unigram
 from models.training.run import Floats, Run
 from models.training.skip_gram import unit
 
@@ -34,7 +35,6 @@ Take = Callable[[str, Tensor], Tensor]
 Weigh = Callable[[str], Tensor]
 """and a weight."""
 
-NEVER = -1e9
 MOST = 1_000
 """Rows whose last listing is left out, at most, and no more than a tenth of them."""
 AMONG, TOP = 100, 10
@@ -97,8 +97,8 @@ def train(corpus: Corpus, settings: NeuralCollaborativeFiltering, run: Run) -> F
     matrix = Interactions(corpus, settings.rows)
     asked, wanted = _left_out(corpus, matrix, random)
     matrix.leave_out(asked, wanted)
-    noise, kept = Noise(counts, settings.smoothing), counts > 0
-    among = _others(corpus, matrix, asked, Noise(counts, 0.0), random)
+    noise, kept = Unigram(counts, settings.smoothing), counts > 0
+    among = _others(corpus, matrix, asked, Unigram(counts, 0.0), random)
 
     parameters = _tables(matrix.rows, len(counts), settings, random, device)
     run.start(parameters["gmf.listings"])
@@ -198,7 +198,7 @@ def _left_out(corpus: Corpus, matrix: Interactions, random: np.random.Generator)
 
 
 def _others(
-    corpus: Corpus, matrix: Interactions, asked: Ints, noise: Noise, random: np.random.Generator
+    corpus: Corpus, matrix: Interactions, asked: Ints, noise: Unigram, random: np.random.Generator
 ) -> Ints:
     """For each row asked, AMONG listings that it did not act on: int64 [r, AMONG]; the same again where there are few."""
     drawn = noise.draw(random, len(asked), AMONG)

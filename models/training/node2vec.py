@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from models.training import noise, skip_gram
@@ -57,16 +58,7 @@ def train(corpus: Corpus, settings: Node2Vec, run: Run) -> Floats:
 
     Raises UserError for a loss or regulariser that isn't there.
     """
-    like = SkipGram(
-        dimensions=settings.dimensions,
-        window=settings.window,
-        negatives=settings.negatives,
-        learning_rate=settings.learning_rate,
-        loss=settings.loss,
-        regulariser=settings.regulariser,
-        reg=settings.reg,
-        block=settings.block,
-    )
+    like = msgspec.convert(settings, SkipGram, from_attributes=True)
     learn = skip_gram.learner(like, run)
     over = graph(corpus, directed=settings.directed)
     tables = Tables.begun(over.size, settings.dimensions, run)

@@ -51,6 +51,18 @@ class Noise:
         return drawn
 
 
+class Unigram:
+    """Listings, or whatever is counted, by how often they stand in a corpus, to a power: 0 draws all of these alike."""
+
+    def __init__(self, counts: Ints, exponent: float) -> None:
+        self._up_to: Doubles = np.cumsum(np.where(counts > 0, np.maximum(counts, 1) ** exponent, 0))
+
+    def draw(self, random: np.random.Generator, *shape: int) -> Ints:
+        """int64 [*shape]"""
+        drawn: Ints = np.searchsorted(self._up_to, random.random(shape) * self._up_to[-1], side="right")
+        return drawn
+
+
 def noise(counts: Ints, markets: Codes, exponent: float) -> Noise:
     """Listings by how often they were acted on, `counts` int64 [n], to the power of `exponent` (Mikolov et al., 2013:
     3/4). `markets` int32 [n] are codes, -1 where unknown. Raises ValueError where all counts are zero."""

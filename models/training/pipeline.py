@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,7 @@ def train(
     if sum(choice.search.timestamp >= (split or 0) for choice in searches) < FEWEST:
         split = None
     before = found.newest + 1 if split is None else split
-    own: list[Types] = []
-    encoders: list[Learned] = []
-    vectors, training = learn(
+    made = learn(
         found.corpus,
         before=before,
         method=method,
@@ -95,28 +94,23 @@ def train(
         warm_start=warm_start,
         data=found.fingerprint,
         on_progress=lambda done, total, note: on_progress("learning vectors", done, total, note),
-        on_types=own.append,
-        on_encoder=encoders.append,
     )
-    encoder = encoders[0] if encoders else None
-    if not vectors.any():
+    if not made.vectors.any():
         raise UserError(f"{path}: no session acts on two different listings: there is nothing to learn from")
     training = msgspec.structs.replace(
-        training,
-        settings=training.settings | asdict(ranked),
+        made.training,
+        settings=made.training.settings | asdict(ranked),
         trained_until=found.newest,
-        metrics={"events": found.events, "searches": 0} | training.metrics,
+        metrics={"events": found.events, "searches": 0} | made.training.metrics,
     )
-    listings = found.corpus.listings
-    of_types = own[0] if own else _types(found.corpus, before)
-    bundle = bundle_.assemble(
-        listings=listings,
-        vectors=vectors,
-        ranker=ranker.default(),
-        training=training,
-        learned=encoder,
-        types=of_types,
+    assemble = partial(
+        bundle_.assemble,
+        listings=found.corpus.listings,
+        vectors=made.vectors,
+        learned=made.encoder,
+        types=made.types or _types(found.corpus, before),
     )
+    bundle = assemble(ranker=ranker.default(), training=training)
     examples = [example for choice in searches if (example := _example(choice, bundle)) is not None]
     if split is None or len(examples) < FEWEST:
         return bundle
@@ -128,9 +122,21 @@ def train(
     training = msgspec.structs.replace(
         training, ranker="learned", metrics=training.metrics | {"searches": len(examples)}
     )
-    return bundle_.assemble(
-        listings=listings, vectors=vectors, ranker=learned, training=training, learned=encoder, types=of_types
-    )
+    return assemble(ranker=learned, training=training)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a method learned."""
+
+    vectors: Floats
+    """float32 [n, d]"""
+    training: Training
+    """How they were made."""
+    types: Types | None
+    """Of users and listings, from a method that learns them;"""
+    encoder: Learned | None
+    """and the session encoder."""
 
 
 def learn(
@@ -148,13 +154,9 @@ def learn(
     warm_start: Path | None = None,
     data: str = "",
     on_progress: Callable[[int, int, str], None] = lambda done, total, note: None,
-    on_types: Callable[[Types], None] = lambda types: None,
-    on_encoder: Callable[[Learned], None] = lambda encoder: None,
-) -> tuple[Floats, Training]:
-    """The vectors, [n, d], of the corpus' n listings, fitted to what was done before the time `before` (ms); and how
-    they were made. Of that, the last part, `validation` of it, is held out. `warm_start` is a bundle whose vectors the
-    method starts from; `on_types` and `on_encoder` are told the types
-    of users and listings, and the session encoder, by a method that learns them."""
+) -> Fitted:
+    """The vectors of the corpus' n listings, fitted to what was done before the time `before` (ms). Of that, the last
+    part, `validation` of it, is held out. `warm_start` is a bundle whose vectors the method starts from."""
     torch.set_num_threads(threads)
     chosen = METHODS[method]
     settings = settings if settings is not None else chosen.settings()
@@ -179,10 +181,6 @@ def learn(
         run.warm = aligned(warm_start, actions.listings, settings.dimensions, run.before)
         run.what = fingerprint(run.what, run.warm.tobytes())
     vectors = chosen.train(fitted, settings, run) if fitted.sessions else _nothing(actions)
-    if run.types is not None:
-        on_types(run.types)
-    if run.encoder is not None:
-        on_encoder(run.encoder)
     cold = fitted.counts == 0
     vectors = _filled(vectors, actions, np.flatnonzero(cold))
     training = Training(
@@ -201,7 +199,7 @@ def learn(
         }
         | run.metrics,
     )
-    return vectors, training
+    return Fitted(vectors, training, run.types, run.encoder)
 
 
 def has_cuda() -> bool:

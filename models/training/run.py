@@ -88,6 +88,8 @@ class Run:
         best = self._resume(everything)
         self._epochs = number
         for epoch in range(len(self.curve), number):
+            if self.patience and 0 <= best <= epoch - 1 - self.patience:
+                break
             self._loss = self._weight = 0.0
             self._note = f"epoch {epoch + 1} of {number}"
             yield epoch
@@ -99,8 +101,6 @@ class Run:
                 for name, tensor in kept.items():
                     tensor.copy_(state[name])
             self._save(everything, best)
-            if self.patience and score is not None and epoch - best >= self.patience:
-                break
         if self.patience and 0 <= best < len(self.curve) - 1:
             for name, tensor in kept.items():
                 state[name].copy_(tensor)

@@ -16,7 +16,7 @@ from models.listings import RANGES, Listings
 
 Codes = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
-Bags = list[tuple[str, ...]]
+Said = list[tuple[str, ...]]
 """For each listing the values that a field has."""
 
 FIELDS = "market,type,price,attributes"
@@ -90,40 +90,42 @@ def known(listings: Listings, names: str, method: str) -> Side:
     return Side(fields, values, np.concatenate(codes, axis=1), np.array(columns, np.int64))
 
 
-def _chosen(listings: Listings, names: str) -> dict[str, Bags]:
-    """The fields, by name, and what they say."""
-    columns = listings.columns
-    everything: dict[str, Bags] = {
-        "market": [(value,) if value is not None else () for value in columns.market or ()],
-        "type": [(value,) if value is not None else () for value in columns.type or ()],
+def said(listings: Listings) -> dict[str, Said]:
+    """What is known of the n listings, by field: market, type, price, and the attributes by name."""
+    rows = range(len(listings))
+    fields: dict[str, Said] = {
+        "market": [_values(listings.market(row)) for row in rows],
+        "type": [_values(listings.type(row)) for row in rows],
         "price": [(str(value),) if value >= 0 else () for value in listings.ranges],
     }
-    attributes = {
-        f"{ATTRIBUTE}{name}": _attribute(listings, name)
-        for name in sorted({name for said in columns.attributes or () for name in said})
-    }
-    chosen: dict[str, Bags] = {}
+    for name in sorted({name for row in rows for name in listings.attributes(row)}):
+        fields[f"{ATTRIBUTE}{name}"] = _attribute(listings, name)
+    return fields
+
+
+def _chosen(listings: Listings, names: str) -> dict[str, Said]:
+    everything = said(listings)
+    attributes = {name: known for name, known in everything.items() if name.startswith(ATTRIBUTE)}
+    chosen: dict[str, Said] = {}
     for name in (part.strip() for part in names.split(",")):
         if name == "attributes":
             chosen |= attributes
         elif name in everything:
             chosen[name] = everything[name]
-        elif name in attributes:
-            chosen[name] = attributes[name]
         else:
-            there = ", ".join([*everything, "attributes", *attributes])
+            there = ", ".join([FIELDS.replace(",", ", "), *attributes])
             raise UserError(f"`side` can't name {name!r}; there are {there}")
     return chosen
 
 
-def _attribute(listings: Listings, name: str) -> Bags:
-    said = [listings.attributes(row).get(name) for row in range(len(listings))]
-    numbers = [value for value in said if isinstance(value, float | int) and not isinstance(value, bool)]
+def _attribute(listings: Listings, name: str) -> Said:
+    found = [listings.attributes(row).get(name) for row in range(len(listings))]
+    numbers = [value for value in found if isinstance(value, float | int) and not isinstance(value, bool)]
     edges = np.quantile(numbers, np.arange(1, RANGES) / RANGES) if numbers else np.empty(0)
-    return [_values(value, edges) for value in said]
+    return [_values(value, edges) for value in found]
 
 
-def _values(value: object, edges: npt.NDArray[np.float64]) -> tuple[str, ...]:
+def _values(value: object, edges: npt.ArrayLike = ()) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, tuple):

@@ -25,8 +25,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from models.errors import UserError
-from models.training import _skip_gram, noise, pairs
+from models.training import _skip_gram, descent, noise, pairs
 from models.training.corpus import Corpus
 from models.training.losses import LOSSES, REGULARISERS
 from models.training.noise import Noise
@@ -116,9 +115,8 @@ def learner(settings: SkipGram, run: Run) -> Learner:
 
     Raises UserError for a loss or regulariser that isn't there.
     """
-    for name, known in ((settings.loss, LOSSES), (settings.regulariser, REGULARISERS)):
-        if name not in known:
-            raise UserError(f"skip-gram knows no {name!r}; there are {', '.join(known)}")
+    descent.named(LOSSES, "loss", settings.loss)
+    descent.named(REGULARISERS, "regulariser", settings.regulariser)
     compiled = (settings.loss, settings.regulariser) == COMPILED and run.device.type == "cpu"
     return _pair_by_pair if compiled else _by_autograd
 

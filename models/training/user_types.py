@@ -28,8 +28,8 @@ from torch.nn.functional import logsigmoid
 from models.errors import UserError
 from models.training import descent
 from models.training.corpus import BOOKING, REJECTION, Corpus
-from models.training.interactions import Noise
-from models.training.losses import LOSSES
+from models.training.losses import LOSSES, NEVER
+from models.training.noise import Unigram
 from models.training.run import Floats, Run, fingerprint
 from models.training.skip_gram import unit
 from models.training.user_histories import typed
@@ -128,7 +128,7 @@ def train(corpus: Corpus, settings: UserTypes, run: Run) -> Floats:
     run.metrics |= booked.metrics
     left, right = booked.pairs(settings.window)
     random, device, size = run.random, run.device, len(booked.names)
-    noise = Noise(np.bincount(np.concatenate(booked.sequences), minlength=size), settings.smoothing)
+    noise = Unigram(np.bincount(np.concatenate(booked.sequences), minlength=size), settings.smoothing)
     table = descent.random_table(random, size, settings.dimensions, device)
     around = torch.zeros_like(table)
     descend = descent.Adagrad({"table": table, "around": around}, settings.learning_rate)
@@ -151,9 +151,8 @@ def train(corpus: Corpus, settings: UserTypes, run: Run) -> Floats:
             these = order[start:end]
             others = np.column_stack([right[these], noise.draw(random, len(these), settings.negatives)])
             scores = product(left[these], others)
-            negative = scores[:, 1:].masked_fill(
-                torch.from_numpy(others[:, 1:] == others[:, :1]).to(device), -1e9
-            )
+            same = torch.from_numpy(others[:, 1:] == others[:, :1]).to(device)
+            negative = scores[:, 1:].masked_fill(same, NEVER)
             value = LOSSES["log-sigmoid"](scores[:, 0], negative).sum()
             # Each epoch has every refusal once, spread over its blocks.
             first, last = (len(apart) * at // len(order) for at in (start, end))

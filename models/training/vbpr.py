@@ -21,12 +21,11 @@ from models.errors import UserError
 from models.listings import Listings
 from models.training import descent, given_vectors
 from models.training.corpus import Corpus
-from models.training.interactions import Interactions, Noise, Rows
-from models.training.losses import LOSSES, REGULARISERS
+from models.training.interactions import Interactions, Rows
+from models.training.losses import LOSSES, NEVER, REGULARISERS
+from models.training.noise import Unigram
 from models.training.run import Floats, Run, fingerprint
 from models.training.skip_gram import unit
-
-NEVER = -1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def train(corpus: Corpus, settings: Vbpr, run: Run) -> Floats:
     loss = descent.named(LOSSES, "loss", settings.loss)
     regulariser = descent.named(REGULARISERS, "regulariser", settings.regulariser)
     random, device, counts = run.random, run.device, corpus.counts
-    matrix, noise = Interactions(corpus, settings.rows), Noise(counts, settings.smoothing)
+    matrix, noise = Interactions(corpus, settings.rows), Unigram(counts, settings.smoothing)
     seen = torch.from_numpy(features).to(device)
     width = settings.dimensions // 2
     parameters = {
