@@ -14,6 +14,7 @@ from models.training.combine import Combine
 from models.training.corpus import Floats
 from models.training.matrix_factorisation import MatrixFactorisation
 from models.training.run import Run
+from models.training.session_encoder import SessionEncoder
 from models.training.skip_gram import SkipGram
 from tests.made import a_corpus, unit
 from tests.planted import GROUPS, planted
@@ -85,7 +86,11 @@ def groups_apart(vectors: Floats) -> float:
 
 @pytest.mark.parametrize(
     ("method", "settings"),
-    [("skip-gram", QUICK), ("matrix-factorisation", MatrixFactorisation(dimensions=8, epochs=2, block=64))],
+    [
+        ("session-encoder", SessionEncoder(dimensions=8, epochs=2, batch=64, negatives=32)),
+        ("skip-gram", QUICK),
+        ("matrix-factorisation", MatrixFactorisation(dimensions=8, epochs=2, block=64)),
+    ],
 )
 def test_a_warm_start_helps_on_little_data(tmp_path: Path, method: str, settings: object) -> None:
     much, little = planted(each=30, sessions=2_000), planted(each=30, sessions=60, seed=1)
@@ -96,11 +101,20 @@ def test_a_warm_start_helps_on_little_data(tmp_path: Path, method: str, settings
     assert groups_apart(warm.vectors) > groups_apart(cold.vectors) + 0.2
 
 
+def test_listings_that_are_not_acted_on_keep_the_vectors_of_a_warm_start(tmp_path: Path) -> None:
+    vectors = unit(18, 8)
+    little = a_corpus([(0, 3, 6)] * 9, known=[Listing(listing_id=f"l{row}") for row in range(18)])
+    warm = pipeline.learn(little, method="skip-gram", settings=QUICK, warm_start=written(tmp_path, vectors))
+    kept = [little.listings.row[f"l{row}"] for row in range(18)]
+    same = (warm.vectors[kept] == vectors).all(axis=1)
+    assert np.flatnonzero(~same).tolist() == [0, 3, 6]
+
+
 def test_a_warm_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a", unit(18, 4))
     with pytest.raises(UserError, match="have 4 dimensions, and 8 are to be learned; give --dimensions 4"):
         pipeline.learn(planted(), method="skip-gram", settings=QUICK, warm_start=path)
-    with pytest.raises(UserError, match="combine starts from no vectors; it goes with skip-gram"):
+    with pytest.raises(UserError, match="combine starts from no vectors; it goes with session-encoder, skip-gram"):
         pipeline.learn(planted(), method="combine", settings=Combine(), warm_start=path)
     elsewhere = written(tmp_path / "b", unit(3, 8), first=50)
     with pytest.raises(UserError, match="no listing here has a vector in this bundle"):

@@ -149,6 +149,13 @@ def test_fewer_listings_than_dimensions_can_be_learned() -> None:
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
 
+def test_where_nobody_acts_on_two_listings_there_is_nothing_to_learn() -> None:
+    run = Run(np.random.default_rng(1))
+    vectors = session_encoder.train(a_corpus([(0, 0), (1, 1, 1)]), SMALL, run)
+    assert not vectors.any()
+    assert run.encoder is None
+
+
 def test_the_loss_is_the_softmax_corrected_for_how_often_negatives_are_drawn() -> None:
     random = np.random.default_rng(0)
     user, wanted, others = (torch.from_numpy(random.normal(size=size)) for size in ((2, 3), (2, 3), (4, 3)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
+from insession import contracts
 from models import listings
 from models.errors import UserError
 from models.listings import Listing
@@ -267,8 +269,11 @@ def test_every_loss_finds_planted_groups(loss: str) -> None:
     assert finds_its_groups(trained(planted(), replace(BY_AUTOGRAD, loss=loss)))
 
 
-def test_a_new_loss_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LOSSES, "margin", lambda p, n: softplus(2 - p) + softplus(2 + n).sum(dim=1))
+def test_a_new_loss_is_the_one_line_that_the_docs_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (contracts.DOCS / "methods.md").read_text(encoding="utf-8")
+    [line] = re.findall(r'^"margin": .*$', page, flags=re.MULTILINE)
+    for name, loss in eval(f"{{{line}}}", {"softplus": softplus}).items():
+        monkeypatch.setitem(LOSSES, name, loss)
     assert finds_its_groups(trained(planted(), replace(COMPILED, loss="margin")))
 
 

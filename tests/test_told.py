@@ -50,6 +50,27 @@ def test_each_format_is_told_by_what_is_in_the_file(tmp_path: Path) -> None:
     assert all(list(told.entries([str(tmp_path / name)])) for name in names)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("yoochoose", "1,2014-04-07T10:51:09.277Z,214536502,0\n"),
+        ("yoochoose", "1,2014-04-07T10:51:09.277Z,214536502,12462,1\n"),
+        ("diginetica", "sessionId;userId;itemId;timeframe;eventdate\n1;NA;81766;526309;2016-05-09\n"),
+        (
+            "retailrocket",
+            "timestamp,visitorid,event,itemid,transactionid\n1433221332117,257597,view,355908,\n",
+        ),
+        ("otto", '{"session":1,"events":[{"aid":2,"ts":1659304800025,"type":"clicks"}]}\n'),
+        ("columns", "timestamp;user_id;listing_id;type\n2020-01-01;u;l;click\n"),
+    ],
+)
+def test_data_sets_that_are_imported_are_told_too(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / "x").write_text(content)
+    assert told.told(str(tmp_path / "x")).name == name
+    [(event, _)] = told.entries([str(tmp_path / "x")])
+    assert event.user_id  # type: ignore[union-attr]
+
+
 def test_files_of_several_formats_are_one_stream_in_the_order_given(tmp_path: Path) -> None:
     (tmp_path / "a").write_text(SESSION_REC)
     record(tmp_path / "g.jsonl.zst", [click("e", "l")])

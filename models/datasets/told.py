@@ -12,8 +12,19 @@ from itertools import groupby
 from pathlib import Path
 
 from models import lines, recording
-from models.datasets import globo, session_rec, tabular, trivago
+from models.datasets import (
+    columns,
+    diginetica,
+    globo,
+    otto,
+    retailrocket,
+    session_rec,
+    tabular,
+    trivago,
+    yoochoose,
+)
 from models.datasets.importing import Entry
+from models.datasets.seen import Seen
 from models.errors import UserError
 from models.events import EventError, decode
 
@@ -59,6 +70,13 @@ def recorded(paths: Sequence[str]) -> Iterator[Entry]:
             yield event, named.decode(errors="replace") if named is not None else None
 
 
+def _by_names(paths: Sequence[str]) -> Iterator[Entry]:
+    """The events of tables whose columns have the names of the fields."""
+    names = [name for name in columns.FIELDS if all(name in _head(path).columns for path in paths)]
+    fields = columns.named([f"{name}={name}" for name in names])
+    return columns.events(paths, fields, columns.meant(()), None, Counter(), Seen())
+
+
 FORMATS = (
     Format(
         "recording",
@@ -83,6 +101,36 @@ FORMATS = (
         f"CSV with {', '.join(trivago.COLUMNS)}",
         lambda head: head.columns.issuperset(trivago.COLUMNS),
         lambda paths: trivago.events(paths, Counter()),
+    ),
+    Format(
+        "yoochoose",
+        f"CSV without a header of {', '.join(yoochoose.CLICKS)}",
+        lambda head: yoochoose.columns(head.line.split(",")) is not None,
+        lambda paths: yoochoose.events(paths, Seen()),
+    ),
+    Format(
+        "diginetica",
+        "its tables, with semicolons",
+        lambda head: ";" in head.line and any(map(head.columns.issuperset, diginetica.TABLES.values())),
+        lambda paths: diginetica.events(diginetica.sort_out(paths), Counter()),
+    ),
+    Format(
+        "retailrocket",
+        f"CSV with {', '.join(retailrocket.TABLES['events'])}",
+        lambda head: any(map(head.columns.issuperset, retailrocket.TABLES.values())),
+        lambda paths: retailrocket.events(retailrocket.sort_out(paths)),
+    ),
+    Format(
+        "otto",
+        'JSON lines of {"session", "events"}',
+        lambda head: head.line.startswith('{"session"'),
+        otto.events,
+    ),
+    Format(
+        "columns",
+        f"CSV or parquet with {', '.join(columns.NEEDED)}",
+        lambda head: head.columns.issuperset(columns.NEEDED),
+        _by_names,
     ),
 )
 

@@ -122,7 +122,7 @@ def _price(text: str) -> float | None:
     price = tabular.number(text, "prices")
     if not 0 <= price <= 1e12:
         raise WrongCell("prices", "a price from 0 to 1e12", text)
-    return price
+    return price or None  # 0 is not known
 
 
 def _see(seen: Seen, time: int, market: str | None, item: str | None, results: tuple[Result, ...]) -> None:

@@ -129,7 +129,7 @@ def cosines(vectors: Floats, markets: Ints, codes: Ints, names: Sequence[str]) -
     are left out. `vectors` [n, d] are of unit length."""
     size = len(names)
     total, pairs = np.zeros((size, size)), np.zeros((size, size))
-    for market in np.unique(markets).tolist():
+    for market in np.unique(markets[markets >= 0]).tolist():
         inside = np.flatnonzero((markets == market) & (codes >= 0))
         sums = np.zeros((size, vectors.shape[1]))
         np.add.at(sums, codes[inside], vectors[inside].astype(np.float64))

@@ -90,6 +90,7 @@ def train(corpus: Corpus, settings: MatrixFactorisation, run: Run) -> Floats:
             who = descend.rows("users", torch.from_numpy(block.rows).to(device))
             what = descend.rows("table", torch.from_numpy(block.listings).to(device))
             scores = (who * what).sum(dim=1)
+            kept = regulariser(who) + regulariser(what)
             if loss is None:
                 often = torch.from_numpy(block.counts).to(device)
                 share = torch.from_numpy((1 / matrix.per_row[block.rows]).astype(np.float32)).to(device)
@@ -100,8 +101,8 @@ def train(corpus: Corpus, settings: MatrixFactorisation, run: Run) -> Floats:
                 negative = (others @ who[:, :, None]).squeeze(2)
                 acted = torch.from_numpy(block.acted(drawn)).to(device)
                 value = loss(scores, negative.masked_fill(acted, NEVER)).sum()
-            kept = settings.regularisation * (regulariser(who) + regulariser(what))
-            descend.step(value + kept)
+                kept = kept + regulariser(others)
+            descend.step(value + settings.regularisation * kept)
             done += len(block.rows)
             run.step(value.item(), len(block.rows), done, matrix.total)
     return vectors()

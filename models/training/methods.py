@@ -51,7 +51,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "session-encoder": Method(session_encoder.SessionEncoder, session_encoder.train, whole=True),
+    "session-encoder": Method(session_encoder.SessionEncoder, session_encoder.train, warm=True, whole=True),
     "skip-gram": Method(skip_gram.SkipGram, skip_gram.train, warm=True),
     "item2vec": Method(item2vec.Item2Vec, item2vec.train),
     "node2vec": Method(node2vec.Node2Vec, node2vec.train),

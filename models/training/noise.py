@@ -57,6 +57,12 @@ class Unigram:
     def __init__(self, counts: Ints, exponent: float) -> None:
         self._up_to: Doubles = np.cumsum(np.where(counts > 0, np.maximum(counts, 1) ** exponent, 0))
 
+    @property
+    def shares(self) -> Doubles:
+        """float64 [n]: how often each is drawn."""
+        shares: Doubles = np.diff(self._up_to, prepend=0.0) / self._up_to[-1]
+        return shares
+
     def draw(self, random: np.random.Generator, *shape: int) -> Ints:
         """int64 [*shape]"""
         drawn: Ints = np.searchsorted(self._up_to, random.random(shape) * self._up_to[-1], side="right")

@@ -181,6 +181,8 @@ def learn(
         run.warm = aligned(warm_start, actions.listings, settings.dimensions, run.before)
         run.what = fingerprint(run.what, run.warm.tobytes())
     vectors = chosen.train(fitted, settings, run) if fitted.sessions else _nothing(actions)
+    if run.warm is not None:  # What was not acted on here keeps what it had.
+        vectors = np.where(vectors.any(axis=1, keepdims=True), vectors, run.warm)
     cold = fitted.counts == 0
     vectors = _filled(vectors, actions, np.flatnonzero(cold))
     training = Training(

@@ -35,6 +35,7 @@ from models.encoder import Learned
 from models.training import held_out
 from models.training.contexts import Contexts
 from models.training.corpus import REJECTION, Corpus
+from models.training.noise import Unigram
 from models.training.run import Run
 
 Ints = npt.NDArray[np.int64]
@@ -49,6 +50,8 @@ HELD_OUT, FEWEST = 0.05, 50
 """The part of the sessions, the last, on which the half-life is chosen; from so few steps nothing is."""
 BETAS = (0.9, 0.99)
 """Of Adam."""
+TINY = 1e-30
+"""The logarithm of what is never drawn is finite."""
 PART = 1 << 17
 """Actions whose edges of the graph are in memory at a time."""
 
@@ -106,8 +109,12 @@ def _half_life(sessions: Corpus, settings: SessionEncoder, run: Run) -> float:
 def _fit(sessions: Corpus, settings: SessionEncoder, half_life: float, epochs: int, run: Run) -> Floats:
     random, device = run.random, run.device
     vectors, known = _start(sessions, settings, random)
+    if not known.any():  # nobody acted on two listings
+        return vectors
     has = torch.from_numpy(known > 0).to(device)
-    table = torch.from_numpy(vectors).to(device).requires_grad_()
+    table = torch.from_numpy(vectors).to(device)
+    run.start(table)
+    table.requires_grad_()
     ages, start = (tensor.to(device).requires_grad_() for tensor in _ages(settings))
     optimisers = (
         (torch.optim.Adam([ages, start], betas=BETAS), 5 * settings.learning_rate),
@@ -121,18 +128,14 @@ def _fit(sessions: Corpus, settings: SessionEncoder, half_life: float, epochs: i
         run.encoder = Learned(ages.detach().cpu().numpy().copy(), start.detach().cpu().numpy().copy())
         return (normalize(table.data, dim=1) * has[:, None]).cpu().numpy()
 
-    drawn = (known > 0) * known.astype(np.float64) ** settings.smoothing
-    odds = np.log(np.maximum(drawn / max(drawn.sum(), 1e-30), 1e-30) * settings.negatives)
-    log_odds = torch.from_numpy(odds).float().to(device)
-    up_to = np.cumsum(drawn)
+    noise = Unigram(known, settings.smoothing)
+    log_odds = torch.from_numpy(np.log(noise.shares * settings.negatives + TINY)).float().to(device)
     total = _targets(sessions)
     for epoch in run.epochs(epochs, state, made):
         done = 0
         for batch in _batches(sessions, settings, half_life, random):
             rows, weights, target, recent = (torch.from_numpy(column).to(device) for column in batch)
-            negative = torch.from_numpy(
-                np.searchsorted(up_to, random.random(settings.negatives) * up_to[-1], side="right")
-            ).to(device)
+            negative = torch.from_numpy(noise.draw(random, settings.negatives)).to(device)
             left = max(LEAST, 1 - (epoch * total + done) / (epochs * total))
             for optimiser, rate in optimisers:
                 optimiser.param_groups[0]["lr"] = left * rate
