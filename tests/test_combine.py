@@ -114,7 +114,9 @@ def test_a_warm_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a", unit(18, 4))
     with pytest.raises(UserError, match="have 4 dimensions, and 8 are to be learned; give --dimensions 4"):
         pipeline.learn(planted(), method="skip-gram", settings=QUICK, warm_start=path)
-    with pytest.raises(UserError, match="combine starts from no vectors; it goes with session-encoder, skip-gram"):
+    with pytest.raises(
+        UserError, match="combine starts from no vectors; it goes with session-encoder, skip-gram"
+    ):
         pipeline.learn(planted(), method="combine", settings=Combine(), warm_start=path)
     elsewhere = written(tmp_path / "b", unit(3, 8), first=50)
     with pytest.raises(UserError, match="no listing here has a vector in this bundle"):

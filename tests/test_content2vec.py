@@ -67,6 +67,7 @@ def test_words_and_values_are_codes_of_what_at_least_two_listings_have() -> None
     )
     words, values = bags.words(listings, "text"), bags.values(listings, "text")
     assert words.names == ["red"]
+    assert bags.words(listings, "has").names == ["pool"]
     assert values.names == ["attributes.has=pool", "attributes.new=True", "market=x"]
     table = torch.tensor([[1.0], [2.0], [6.0]])
     assert values.means(table, np.array([2, 0, 1])).flatten().tolist() == [4.0, 3.5, 1.5]

@@ -41,8 +41,9 @@ class Bags:
 
 
 def words(listings: Listings, attribute: str) -> Bags:
-    """The words of a text attribute, in small letters."""
-    texts = (listings.attributes(row).get(attribute) for row in range(len(listings)))
+    """The words of an attribute that is a text or several, in small letters."""
+    said = (listings.attributes(row).get(attribute) for row in range(len(listings)))
+    texts = (" ".join(text) if isinstance(text, tuple) else text for text in said)
     return _bags(_WORD.findall(text.lower()) if isinstance(text, str) else () for text in texts)
 
 
