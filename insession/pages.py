@@ -162,6 +162,7 @@ def similar(report: Mapping[str, Any], bundles: Mapping[str, Bundle]) -> Report:
         _cosines(f"{row['name']}: mean cosine by {kind.replace('_', ' ')}", cells)
         for row in results
         for kind, cells in row["cosines"].items()
+        if cells
     ]
     ks = sorted({row["k"] for row in results})
     return Report(
@@ -171,8 +172,8 @@ def similar(report: Mapping[str, Any], bundles: Mapping[str, Bundle]) -> Report:
         " vector of their neighbours. Mean cosines are of pairs within a market, whose prices are in five ranges, 0 the lowest."
         f" Intervals are 95 % bootstrap intervals over listings; seed {report['seed']}.",
         tables=[
-            _shares("What the nearest share", results),
-            _shares("What the nearest of cold listings share", colds),
+            *_shares("What the nearest share", results),
+            *_shares("What the nearest of cold listings share", colds),
             Table(
                 "Cold listings",
                 (
@@ -198,7 +199,8 @@ def similar(report: Mapping[str, Any], bundles: Mapping[str, Bundle]) -> Report:
     )
 
 
-def _shares(title: str, results: Iterable[Mapping[str, Any]]) -> Table:
+def _shares(title: str, results: Iterable[Mapping[str, Any]]) -> list[Table]:
+    """The table, where anything is known that listings can share."""
     from models.evaluation.report import Table
 
     rows = [
@@ -213,7 +215,8 @@ def _shares(title: str, results: Iterable[Mapping[str, Any]]) -> Table:
         for row in results
         for name, share in row["shares"].items()
     ]
-    return Table(title, ("bundle", "same", "listings", "share", "95 %", "by chance"), rows)
+    columns = ("bundle", "same", "listings", "share", "95 %", "by chance")
+    return [Table(title, columns, rows)] if rows else []
 
 
 def _share_charts(title: str, results: Sequence[Mapping[str, Any]]) -> list[Chart]:

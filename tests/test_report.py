@@ -14,11 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from insession.evaluate import command
-from models import bundle, evaluation
+from models import bundle, evaluation, listings, ranker
 from models.bundle import Epoch
 from models.datasets.marketplace import Marketplace
 from models.evaluation import projection, report
 from models.events import Search
+from models.listings import Listing
 from models.training import pipeline
 from models.training.skip_gram import SkipGram
 from tests.made import a_bundle, record, unit
@@ -245,6 +246,20 @@ def test_a_bundle_of_which_nothing_is_known_is_shown_too(tmp_path: Path) -> None
     few = a_bundle(3, 4)
     report.write(tmp_path / "r.html", report.Report("t", "s", bundles={"empty": empty, "few": few}))
     assert {"empty", "few"} <= set(_Page(tmp_path / "r.html").texts)
+
+
+def test_listings_of_one_price_and_no_two_of_a_market_have_a_page_of_what_is_similar(tmp_path: Path) -> None:
+    known = [Listing(listing_id=f"l{at}", market=f"m{at}", type="house", price=100.0) for at in range(6)]
+    told = bundle.Training(source="embeddings", data="made")
+    made = bundle.assemble(
+        listings=listings.collect(known), vectors=unit(6, 4), ranker=ranker.default(), training=told
+    )
+    bundle.write(tmp_path / "bundles", made)
+    bundle.write(tmp_path / "bare", a_bundle(vectors=unit(6, 4)))
+    flags = ("--bundle", tmp_path / "bundles", "--bundle", tmp_path / "bare", "--report", tmp_path / "r.html")
+    result = run("similar", *flags, "--json")
+    assert result.exit_code == 0, result.output
+    assert "The embeddings by price" in _Page(tmp_path / "r.html").texts
 
 
 def test_what_is_near_is_near_on_the_map_and_only_some_of_many_are_shown(
