@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
-from insession.compared import learned_later, named
+from insession import outcome as outcome_
+from insession import pages
+from insession.compared import bundle_option, learned_later, loaded, seed_option, since_option
+from insession.outcome import Outcome
 from insession.progress import Progress
-from insession.times import Time, text
-from models import bundle as bundle_
+from insession.times import text
 from models.datasets import told
 from models.errors import UserError
 from models.evaluation import booked_rank
@@ -20,26 +20,12 @@ from models.evaluation import booked_rank
 
 @click.command("booked-rank")
 @click.argument("recording")
-@click.option(
-    "--bundle",
-    "bundle_paths",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A bundle, or a folder of bundles whose `current` is taken; may be repeated.",
-)
-@click.option(
-    "--from",
-    "since",
-    type=Time(),
-    help="Look only at bookings from then on: an ISO date or time (UTC), or milliseconds.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the intervals and tests."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@bundle_option()
+@since_option("bookings")
+@seed_option
+@outcome_.options
 def command(
-    recording: str, bundle_paths: tuple[Path, ...], since: int | None, seed: int, as_json: bool
+    recording: str, bundle_paths: tuple[Path, ...], since: int | None, seed: int, outcome: Outcome
 ) -> None:
     """Look where the listing that is booked in the end stands, 17 clicks before the booking to 1, as shown and by each bundle.
 
@@ -51,7 +37,7 @@ def command(
       insession train sim.jsonl.zst --until 2024-12-30T06:00 --out bundles
       insession evaluate booked-rank sim.jsonl.zst --bundle bundles --from 2024-12-30T06:00
     """
-    bundles = {name: bundle_.load(path) for name, path in named(bundle_paths, [booked_rank.SHOWN]).items()}
+    bundles = loaded(bundle_paths, [booked_rank.SHOWN])
     with Progress(f"reading {Path(recording).name}", unit="events") as progress:
         events = (event for event, _ in told.entries([recording]))
         found = booked_rank.bookings(events, since=since or 0, on_progress=progress.update)
@@ -67,9 +53,21 @@ def command(
         warning for name, made in bundles.items() for warning in learned_later(name, made, times, "bookings")
     ]
     report |= {"seed": seed, "warnings": warnings}
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    click.echo(msgspec.json.encode(report) if as_json else table(report))
+    name = Path(recording).name
+    outcome.tell(
+        "booked-rank",
+        report,
+        table=lambda: table(report),
+        page=lambda: pages.booked_rank(report, bundles, name, since),
+        parameters={"recording": name, "from": text(since) if since is not None else None, "seed": seed},
+        bundles=bundles,
+        warnings=warnings,
+        rows=[row | {"curve": _steps(row["curve"])} for row in report["results"]],
+    )
+
+
+def _steps(curve: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    return {at["clicks_before"]: {key: at[key] for key in ("n", "mean_rank", "ci")} for at in curve}
 
 
 def table(report: dict[str, Any]) -> str:

@@ -1,15 +1,49 @@
-"""Bundles that are compared: each has a row named by its folder."""
+"""Bundles that are compared, each in a row named by its folder, and the options of the commands that compare."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
-from insession.times import text
+from insession.times import Time, text
 from models import bundle as bundle_
 from models.bundle import Bundle
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+seed_option = click.option(
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all that is random."
+)
+
+
+def bundle_option(*, several: bool = True, required: bool = True) -> Callable[[F], F]:
+    """The flag `--bundle`, as the argument `bundle_path` or `bundle_paths`."""
+    return click.option(
+        "--bundle",
+        "bundle_paths" if several else "bundle_path",
+        multiple=several,
+        required=required,
+        type=click.Path(path_type=Path),
+        help=f"A bundle, or a folder of bundles whose `current` is taken{'; may be repeated' if several else ''}.",
+    )
+
+
+def since_option(what: str) -> Callable[[F], F]:
+    """The flag `--from`, as the argument `since` in ms, of a command that measures on so many of `what` a recording has."""
+    return click.option(
+        "--from",
+        "since",
+        type=Time(),
+        help=f"Measure only on {what} from then on: an ISO date or time (UTC), or milliseconds. What came before still counts.",
+    )
+
+
+def loaded(paths: Sequence[Path], taken: Collection[str] = ()) -> dict[str, Bundle]:
+    """The bundles by the names of their rows, of which some are `taken`. Raises UserError where one can't be read."""
+    return {name: bundle_.load(path) for name, path in named(paths, taken).items()}
 
 
 def named(paths: Sequence[Path], taken: Collection[str] = ()) -> dict[str, Path]:

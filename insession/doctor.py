@@ -14,6 +14,7 @@ import msgspec
 from aiokafka import codec
 from packaging.requirements import Requirement
 
+from insession import tracking
 from insession.settings import Settings, options
 from models import bundle
 from models.errors import UserError
@@ -115,7 +116,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
 
 def _bundle(settings: Settings) -> Finding:
     try:
-        found = bundle.load(settings.bundle)
+        found = bundle.load(tracking.fetched(settings.bundle, settings.mlflow, settings.state))
     except UserError as error:
         return _wrong("bundle", error, "make another with `insession train` or `insession bundle`")
     facts = f"{found.name}, {len(found.listings):,} listings, {found.manifest.dimensions} dimensions"

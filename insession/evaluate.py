@@ -12,10 +12,12 @@ import click
 import msgspec
 import numpy as np
 
-from insession import booked_rank, next_click, similar
-from insession import report as report_
+from insession import booked_rank, next_click, pages, similar
+from insession import outcome as outcome_
 from insession.broker import kafka_home
-from insession.online import compare
+from insession.compared import bundle_option, since_option
+from insession.online import Difference, compare
+from insession.outcome import Outcome
 from insession.progress import Progress
 from insession.settings import load
 from insession.times import Time, text
@@ -50,19 +52,8 @@ command.add_command(booked_rank.command)
 
 @command.command("rerank")
 @click.argument("recording", type=click.Path(path_type=Path))
-@click.option(
-    "--bundle",
-    "bundle_path",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A bundle, or a folder of bundles whose `current` is taken.",
-)
-@click.option(
-    "--from",
-    "since",
-    type=Time(),
-    help="Score only searches from then on: an ISO date or time (UTC), or milliseconds. What came before still counts.",
-)
+@bundle_option(several=False)
+@since_option("searches")
 @click.option("--until", type=Time(), help="Take the recording only up to this time.")
 @click.option(
     "--online",
@@ -74,8 +65,7 @@ command.add_command(booked_rank.command)
     help="With --online: a Kafka that runs (host:port), where topics of their own are made and deleted.  [default: a broker is started]",
 )
 @kafka_home
-@report_.option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@outcome_.options
 def rerank(
     recording: Path,
     bundle_path: Path,
@@ -84,8 +74,7 @@ def rerank(
     online: bool,
     bootstrap: str | None,
     kafka_home: Path | None,
-    report_path: Path | None,
-    as_json: bool,
+    outcome: Outcome,
 ) -> None:
     """Rank every recorded search whose choice is known with only what came before it, and compare.
 
@@ -108,7 +97,6 @@ def rerank(
             "--bootstrap names a broker that runs, --kafka-home one to start: give one of them"
         )
     load(bootstrap=bootstrap)
-    report_.check(report_path)
     bundle = bundle_.load(bundle_path)
     with Progress(f"ranking {recording.name}", unit="records") as progress:
         earlier, later = _parted(
@@ -119,7 +107,7 @@ def rerank(
     learned = _counters(earlier) if since is not None else None
     scored = [rerank_.rerank(choice, bundle, learned) for choice in later]
     report = rerank_.report(scored, np.random.default_rng(SEED))
-    differences = []
+    differences: list[Difference] = []
     if online:
         with Progress("asking a sidecar", len(scored), "searches") as progress:
             differences = compare(
@@ -133,25 +121,38 @@ def rerank(
             )
         report["online"] = {"n": len(scored), "differences": differences}
     warning = in_training(scored, bundle)
-    if warning:
-        print(f"warning: {warning}", file=sys.stderr)
-    if report_path is not None:
-        says = f"{len(scored):,} searches of {recording.name} whose choice is known{_span(since, until)}, each ranked with only"
-        says += " what came before it. Intervals are 95 % bootstrap intervals over users."
-        report_.rerank(report_path, report, bundle, says, [warning] if warning else [])
-    if as_json:
-        click.echo(msgspec.json.encode(report))
-    else:
-        click.echo(table(report, scored))
-        if warning:
-            click.echo(f"NOT HELD OUT: {warning}")
-        if online:
-            equal = len(scored) - len(differences)
-            click.echo(f"online: {equal:,} of {len(scored):,} rankings by a running sidecar equal these")
-            for difference in differences[:1]:
-                click.echo(f"the first that differs: {msgspec.json.encode(difference).decode()}")
+    says = f"{len(scored):,} searches of {recording.name} whose choice is known{_span(since, until)}, each ranked with only"
+    says += " what came before it. Intervals are 95 % bootstrap intervals over users."
+    warnings = [warning] if warning else []
+    outcome.tell(
+        "rerank",
+        report,
+        table=lambda: "\n".join(
+            [
+                table(report, scored),
+                *(f"NOT HELD OUT: {warning}" for warning in warnings),
+                *(_online(len(scored), differences) if online else []),
+            ]
+        ),
+        page=lambda: pages.rerank(report, bundle, says, warnings),
+        parameters={
+            "recording": recording.name,
+            "from": text(since) if since is not None else None,
+            "until": text(until) if until is not None else None,
+            "seed": SEED,
+        },
+        bundles={pages.OWN: bundle},
+        warnings=warnings,
+    )
     if differences:
         sys.exit(1)
+
+
+def _online(searches: int, differences: list[Difference]) -> list[str]:
+    equal = searches - len(differences)
+    lines = [f"online: {equal:,} of {searches:,} rankings by a running sidecar equal these"]
+    first = differences[:1]
+    return lines + [f"the first that differs: {msgspec.json.encode(one).decode()}" for one in first]
 
 
 def _parted(choices: Iterable[Choice], since: int) -> tuple[list[tuple[counters.Floats, int]], list[Choice]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 import numpy as np
 
-from insession import report as report_
-from insession.compared import learned_later, named
+from insession import outcome as outcome_
+from insession import pages
+from insession.compared import bundle_option, learned_later, named, seed_option
+from insession.outcome import Outcome
 from insession.progress import Progress, Stages
 from insession.times import Time, text
 from models import bundle as bundle_
@@ -37,13 +37,7 @@ FILE = "A recording, or a file that `insession import` takes, told by its conten
 @click.option(
     "--test", "test_files", multiple=True, required=True, metavar="FILE", help=f"Measure on it: {FILE}"
 )
-@click.option(
-    "--bundle",
-    "bundle_paths",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Measure this bundle too, or the `current` of a folder of bundles; may be repeated.",
-)
+@bundle_option(required=False)
 @click.option(
     "--split",
     type=Time(),
@@ -53,9 +47,8 @@ FILE = "A recording, or a file that `insession import` takes, told by its conten
     "--limit", type=click.IntRange(1), help="Measure only on the first so many visits of two clicks or more."
 )
 @click.option("--only", multiple=True, metavar="NAME", help="Only this row of the table; may be repeated.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all that is random.")
-@report_.option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@seed_option
+@outcome_.options
 def command(
     train_files: tuple[str, ...],
     test_files: tuple[str, ...],
@@ -64,8 +57,7 @@ def command(
     limit: int | None,
     only: tuple[str, ...],
     seed: int,
-    report_path: Path | None,
-    as_json: bool,
+    outcome: Outcome,
 ) -> None:
     """Ask which listing is clicked next, at every click of every visit, and compare with everything simple.
 
@@ -79,7 +71,6 @@ def command(
       insession import marketplace --visits 300 --out sim.jsonl.zst
       insession evaluate next-click --train sim.jsonl.zst --test sim.jsonl.zst --split 2024-12-30T03:00
     """
-    report_.check(report_path)
     bundles = named(bundle_paths, [*BASELINES, OWN])
     measured: dict[str, Bundle] = {}
     names = [*BASELINES, OWN, *bundles]
@@ -131,11 +122,27 @@ def command(
         "validation": len(validation.later) if validation is not None else 0,
         "warnings": warnings,
     }
-    if report_path is not None:
-        report_.next_click(report_path, report, measured, warnings)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    click.echo(msgspec.json.encode(report) if as_json else table(report))
+    outcome.tell(
+        "next-click",
+        report,
+        table=lambda: table(report),
+        page=lambda: pages.next_click(report, measured),
+        parameters={
+            "train": _names(train_files),
+            "test": _names(test_files),
+            "split": text(split) if split is not None else None,
+            "limit": limit,
+            "only": ", ".join(only) or None,
+            "seed": seed,
+        },
+        bundles=measured,
+        warnings=warnings,
+        rows=[{key: value for key, value in row.items() if key != "settings"} for row in report["results"]],
+    )
+
+
+def _names(files: Sequence[str]) -> str:
+    return ", ".join(Path(file).name for file in files)
 
 
 def _read(files: Sequence[str], flag: str) -> Visits:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from insession import tracking
 from insession.interrupt import interrupt
 from insession.offline import listings_option, load, run
 from insession.progress import Progress
@@ -111,7 +112,7 @@ def _offline(settings: Settings, path: Path, out: Path | None, listings: Path | 
     from models import expected
     from models.expected import Header
 
-    loaded = load(settings.bundle, listings)
+    loaded = load(tracking.fetched(settings.bundle, settings.mlflow, settings.state), listings)
     started = time.monotonic()
     result = run(path, loaded, keep=out is not None)
     seconds = time.monotonic() - started

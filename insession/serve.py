@@ -70,7 +70,9 @@ def command(
     if page and token:
         raise UserError("--page and a token do not go together: a browser does not send it; leave one out")
     given = variants or tuple(settings.variants.replace(",", " ").split())
-    dealt = variants_.parse(given, settings.experiment)
+    logs.start()
+    once = functools.partial(tracking.fetched, uri=settings.mlflow, state=settings.state)
+    dealt = variants_.parse(given, settings.experiment, once)
     others = partitions.parse(peers or tuple(settings.peers.split()))
     serve = functools.partial(
         _serve,
@@ -80,6 +82,7 @@ def command(
         variants=dealt,
         peers=others,
         log_users=log_users,
+        shadow=None if settings.shadow is None else once(settings.shadow),
     )
     if settings.processes > 1:
         processes.run(settings.processes, settings.host, settings.port, serve)
@@ -109,7 +112,6 @@ def _serve(
         started=started,
         **told,  # type: ignore[arg-type]
         held=settings.held,
-        shadow=settings.shadow,
         shadow_share=settings.shadow_share,
         memory_mb=settings.memory,
     )

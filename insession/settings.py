@@ -69,7 +69,8 @@ class Settings(Security):
         description="the partitions whose users a sidecar holds, like 0-3,7 [all]",
     )
     shadow: Path | None = Field(
-        default=None, description="a second bundle that ranks too, after the answer, for the metrics [none]"
+        default=None,
+        description="a second bundle that ranks too, after the answer, for the metrics; `models:/NAME@ALIAS` too [none]",
     )
     shadow_share: float = Field(
         default=0.1, ge=0, le=1, description="share of the rankings that the shadow's bundle makes too"

@@ -6,24 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 import numpy as np
 
-from insession.compared import named
+from insession import outcome as outcome_
+from insession import pages
+from insession.compared import bundle_option, loaded, seed_option
+from insession.outcome import Outcome
 from insession.progress import Progress
-from models import bundle as bundle_
-from models.evaluation import similar as similar_
+from models.evaluation import similar
 
 
 @click.command("similar")
-@click.option(
-    "--bundle",
-    "bundle_paths",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A bundle, or a folder of bundles whose `current` is taken; may be repeated.",
-)
+@bundle_option()
 @click.option(
     "--neighbours",
     type=click.IntRange(1, 1000),
@@ -31,9 +25,9 @@ from models.evaluation import similar as similar_
     show_default=True,
     help="How many of each listing's nearest are looked at.",
 )
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all that is drawn.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(bundle_paths: tuple[Path, ...], neighbours: int, seed: int, as_json: bool) -> None:
+@seed_option
+@outcome_.options
+def command(bundle_paths: tuple[Path, ...], neighbours: int, seed: int, outcome: Outcome) -> None:
     """Look whether a listing's nearest listings share its market, its type and its price range.
 
     Beside each share stands what it would be by chance. Some listings are taken for cold ones, and given the vector of
@@ -45,14 +39,22 @@ def command(bundle_paths: tuple[Path, ...], neighbours: int, seed: int, as_json:
       insession train sim.jsonl.zst --listings sim.listings.jsonl --out bundles
       insession evaluate similar --bundle bundles
     """
+    bundles = loaded(bundle_paths)
     results = []
-    for name, path in named(bundle_paths).items():
-        made = bundle_.load(path)
+    for name, made in bundles.items():
         with Progress(f"comparing listings of {name}", unit="listings") as progress:
-            found = similar_.report(made, neighbours, np.random.default_rng(seed), progress.update)
+            found = similar.report(made, neighbours, np.random.default_rng(seed), progress.update)
         results.append({"name": name} | found)
     report = {"seed": seed, "results": results}
-    click.echo(msgspec.json.encode(report) if as_json else table(report))
+    outcome.tell(
+        "similar",
+        report,
+        table=lambda: table(report),
+        page=lambda: pages.similar(report, bundles),
+        parameters={"neighbours": neighbours, "seed": seed},
+        bundles=bundles,
+        rows=[{key: value for key, value in row.items() if key not in ("k", "cosines")} for row in results],
+    )
 
 
 def table(report: dict[str, Any]) -> str:

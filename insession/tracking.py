@@ -1,4 +1,4 @@
-"""MLflow: training runs are logged to a tracking store, and bundles are found in its registry by name and alias.
+"""MLflow: trainings and evaluations are logged to a tracking store, and bundles are found in its registry by name and alias.
 
 The only place that imports mlflow. A worker or sidecar that is given `models:/NAME@ALIAS` in place of a folder has the
 bundle fetched into a folder of its own, whose `current` follows the alias; it watches that as any other.
@@ -10,10 +10,15 @@ import logging
 import os
 import re
 import threading
+import time
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
+
+import click
+import msgspec
 
 from models import bundle as bundle_
 from models.bundle import Manifest
@@ -28,7 +33,23 @@ ARTIFACTS = "mlartifacts"
 EXPERIMENT = "insession"
 SCHEME = "models:/"
 LOOK_SECONDS = 10.0
+AT_ONCE = 1_000
+"""Metrics that a store takes in one request."""
+LONGEST = 250
+"""The characters of a metric's or parameter's name that a store takes."""
+F = TypeVar("F", bound=Callable[..., Any])
 _NAME = re.compile(r"(?P<name>[^@/:]{1,200})@(?P<alias>[^@/:]{1,200})")
+
+
+def option(what: str) -> Callable[[F], F]:
+    """The flag `--mlflow` of a command that logs `what`."""
+    return click.option(
+        "--mlflow",
+        metavar="URI",
+        is_flag=False,
+        flag_value=LOCAL,
+        help=f"Log {what} to this MLflow tracking store; without a URI to {LOCAL}.",
+    )
 
 
 class Registry:
@@ -88,6 +109,45 @@ class Registry:
             raise self._unreachable(error) from None
         return str(name)
 
+    def log_evaluation(
+        self,
+        kind: str,
+        parameters: Mapping[str, object],
+        rows: Sequence[Mapping[str, Any]],
+        report: Mapping[str, Any],
+        page: Path | None,
+    ) -> str:
+        """Log an evaluation of this kind as a run; its id.
+
+        The numbers in `rows` become its metrics (`metrics`), as do those beside the report's results, of how much was
+        measured; the whole `report` becomes an artifact, as JSON, and the `page` another. Raises UserError where the
+        store can't be reached.
+        """
+        client, now = self._client, int(time.time() * 1000)
+        from mlflow.entities import Metric, Param
+
+        told = {"evaluation": kind, **parameters}
+        params = [Param(_allowed(name), str(value)) for name, value in told.items() if value is not None]
+        sizes = {
+            name: value
+            for name, value in report.items()
+            if isinstance(value, int | float) and name not in told
+        }
+        found = (*_numbers(sizes), *metrics(rows))
+        measured = [Metric(name, value, now, step) for name, value, step in found]
+        try:
+            run = client.create_run(self._experiment(), run_name=f"evaluate {kind}").info.run_id
+            client.log_batch(run, params=params)
+            for start in range(0, len(measured), AT_ONCE):
+                client.log_batch(run, metrics=measured[start : start + AT_ONCE])
+            client.log_text(run, msgspec.json.encode(report).decode(), f"{kind}.json")
+            if page is not None:
+                client.log_artifact(run, str(page))
+            client.set_terminated(run)
+        except (self._failure, OSError) as error:
+            raise self._unreachable(error) from None
+        return str(run)
+
     def fetch(self, model: str, folder: Path) -> Path:
         """Make the bundle that `model`, NAME@ALIAS, is now the current one of `folder`; its path. Raises UserError."""
         name, alias = parsed(model)
@@ -136,12 +196,7 @@ class Following:
         """Fetches it at once. Raises UserError where it can't be had and there is none from before."""
         self._registry, self._model, self.folder = registry, model, folder
         self._ending = threading.Event()
-        try:
-            registry.fetch(model, folder)
-        except UserError as error:
-            if not (folder / bundle_.CURRENT).exists():
-                raise
-            log.warning("going on with the bundle from before: %s", error)
+        _latest(registry, model, folder)
         threading.Thread(target=self._follow, daemon=True).start()
 
     def stop(self) -> None:
@@ -170,12 +225,71 @@ def parsed(model: str) -> tuple[str, str]:
 
 def followed(bundle: Path, uri: str, folder: Path) -> Path:
     """Where to take bundles from: `bundle` itself or, where it is models:/NAME@ALIAS, one in `folder` that follows it."""
+    model = _model(bundle)
+    return bundle if model is None else Following(Registry(uri), model, folder / model).folder
+
+
+def fetched(bundle: Path, uri: str, state: Path) -> Path:
+    """As `followed`, but of models:/NAME@ALIAS the bundle that the alias stands for now, below the folder `state`."""
+    model = _model(bundle)
+    return bundle if model is None else _latest(Registry(uri), model, state / "bundles-once" / model)
+
+
+def metrics(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, int]]:
+    """Every number in the rows of an evaluation by a name that MLflow allows, and its step.
+
+    A name is the path to the number in the JSON, from the row's name on, with `_at_` for `@`, and `_low` and `_high` for
+    the ends of an interval; a number as a key on the way is the step.
+    """
+    for row in rows:
+        head = "/".join(_part(row[key]) for key in ("name", "targets") if key in row)
+        for path, value, step in _numbers(row):
+            yield _allowed(f"{head}/{path}"), value, step
+
+
+def _numbers(found: Mapping[Any, Any], step: int = 0) -> Iterator[tuple[str, float, int]]:
+    for key, value in found.items():
+        if isinstance(key, int):
+            yield from _numbers(value, key)
+        elif isinstance(value, Mapping):
+            yield from ((f"{_part(key)}/{path}", number, at) for path, number, at in _numbers(value, step))
+        elif isinstance(value, list | tuple):
+            yield from (
+                (f"{_part(key)}_{end}", float(at), step)
+                for end, at in zip(("low", "high"), value, strict=True)
+            )
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield _part(key), float(value), step
+
+
+def _part(name: object) -> str:
+    """Of a path: in one piece, and nothing that a path could end or go back with."""
+    return str(name).replace("/", "-").strip(". ")[-LONGEST // 2 :] or "-"
+
+
+def _allowed(name: str) -> str:
+    return re.sub(r"[^\w.\-/ ]", "-", name.replace("@", "_at_"))[:LONGEST]
+
+
+def _model(bundle: Path) -> str | None:
+    """NAME@ALIAS where a bundle is told as models:/NAME@ALIAS. Raises UserError where it is one of neither."""
     text = os.fspath(bundle)
     if not text.startswith(SCHEME.rstrip("/")):
-        return bundle
+        return None
     model = text.removeprefix(SCHEME.rstrip("/")).lstrip("/")
-    name, alias = parsed(model)
-    return Following(Registry(uri), model, folder / f"{name}@{alias}").folder
+    parsed(model)
+    return model
+
+
+def _latest(registry: Registry, model: str, folder: Path) -> Path:
+    """The bundle that `model` is now or, where that can't be had, the one from before. Raises UserError where there is none."""
+    try:
+        return registry.fetch(model, folder)
+    except UserError as error:
+        if not (folder / bundle_.CURRENT).exists():
+            raise
+        log.warning("going on with the bundle from before: %s", error)
+        return bundle_.find(folder)
 
 
 def _first(error: Exception) -> str:

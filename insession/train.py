@@ -96,13 +96,7 @@ threads_option = click.option(
     show_default=True,
     help="Where the vectors are learned.",
 )
-@click.option(
-    "--mlflow",
-    metavar="URI",
-    is_flag=False,
-    flag_value=tracking.LOCAL,
-    help=f"Log the run and the bundle to this MLflow tracking store; without a URI to {tracking.LOCAL}.",
-)
+@tracking.option("the run and the bundle")
 @click.option(
     "--register",
     metavar="NAME@ALIAS",

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from insession import tracking
 from insession.offline import listings_option, load, run
 from insession.progress import Progress
 from insession.settings import Settings, options
@@ -60,7 +61,7 @@ def command(
         raise click.UsageError(
             "--listings goes with --expected: what stands on the topics is read from there"
         )
-    loaded = load(settings.bundle, listings)
+    loaded = load(tracking.fetched(settings.bundle, settings.mlflow, settings.state), listings)
     if expected_path is None:
         from streams import verify
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate
@@ -48,8 +48,13 @@ class Variants:
         return self.all[bisect_right(self._bounds, int.from_bytes(hashed, "big") / 2**64)]
 
 
-def parse(texts: Iterable[str], experiment: str = "") -> Variants:
-    """Variants of `NAME=SHARE`, `NAME=SHARE:caller` or `NAME=SHARE:BUNDLE`. Raises UserError where they are none."""
+def parse(
+    texts: Iterable[str], experiment: str = "", at: Callable[[Path], Path] = lambda bundle: bundle
+) -> Variants:
+    """Variants of `NAME=SHARE`, `NAME=SHARE:caller` or `NAME=SHARE:BUNDLE`, whose bundle is where `at` says.
+
+    Raises UserError where they are none.
+    """
     variants: list[Variant] = []
     for text in texts:
         found = _FORM.fullmatch(text)
@@ -63,7 +68,7 @@ def parse(texts: Iterable[str], experiment: str = "") -> Variants:
         if name == DEFAULT or name in {variant.name for variant in variants}:
             says = "the rest of the users has that name" if name == DEFAULT else "that name was given before"
             raise UserError(f"--variant {text}: {says}; choose another")
-        bundle = Path(how) if how and how != CALLER else None
+        bundle = at(Path(how)) if how and how != CALLER else None
         variants.append(Variant(name, share, how == CALLER, bundle))
     if sum(variant.share for variant in variants) > 1 + 1e-9:
         raise UserError("--variant: the shares add up to more than 1; make them smaller")

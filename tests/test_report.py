@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,17 +14,20 @@ import pytest
 from click.testing import CliRunner, Result
 
 from insession.evaluate import command
-from models import bundle, evaluation
+from models import bundle, evaluation, listings, ranker
 from models.bundle import Epoch
 from models.datasets.marketplace import Marketplace
 from models.evaluation import projection, report
 from models.events import Search
+from models.listings import Listing
 from models.training import pipeline
 from models.training.skip_gram import SkipGram
 from tests.made import a_bundle, record, unit
 
 MARKET = Marketplace(3, markets=2, listings=200)
 EVENTS = list(MARKET.events(250))
+PAGES = ("rerank", "next-click", "similar", "booked-rank")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 MIDDLE = sorted(event.timestamp for event in EVENTS if isinstance(event, Search))[-80]
 
 
@@ -67,40 +74,139 @@ class _Page(HTMLParser):
         self.texts.append(data.strip())
 
 
-def test_rerank_writes_a_page_with_its_table_its_charts_the_curve_and_the_maps(folder: Path) -> None:
-    page = folder / "rerank.html"
-    arguments = ("rerank", folder / "r.jsonl.zst", "--bundle", folder / "bundles", "--from", MIDDLE)
-    result = run(*arguments, "--report", page, "--json")
-    assert result.exit_code == 0
+@pytest.fixture(scope="module")
+def pages(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """The page of each command, and what it prints."""
+    recording, bundles = folder / "r.jsonl.zst", ("--bundle", folder / "bundles")
+    only = ("--only", "popularity", "--only", "bundles")
+    arguments: dict[str, tuple[object, ...]] = {
+        "rerank": (recording, *bundles, "--from", MIDDLE),
+        "next-click": ("--train", recording, "--test", recording, "--split", MIDDLE, *bundles, *only),
+        "similar": bundles,
+        "booked-rank": (recording, *bundles, "--from", MIDDLE),
+    }
+    made = {}
+    for name in PAGES:
+        page = folder / f"{name}.html"
+        result = run(name, *arguments[name], "--report", page, "--json")
+        assert result.exit_code == 0, result.output
+        made[name] = page, msgspec.json.decode(result.stdout)
+    return made
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_needs_nothing_else_and_has_the_curve_and_the_maps(
+    pages: dict[str, tuple[Path, dict[str, Any]]], name: str
+) -> None:
+    page, _ = pages[name]
     seen = _Page(page)
     assert not seen.open
     assert all(address.startswith(("#", "data:")) for address in seen.addresses)
     assert "url(http" not in page.read_text()
-    rows = msgspec.json.decode(result.stdout)["results"]
-    assert {row["name"] for row in rows} == {"shown", "seen-first", "counters", "insession"}
-    for row in rows:
-        assert f"{row['mrr']:.3f}" in seen.texts
     for title in (
         "Loss by epoch",
         "On what was held out",
         "The embeddings by market",
+        "The embeddings by type",
         "The embeddings by price",
     ):
         assert title in seen.texts
     assert {"Lisbon", "Barcelona"} <= set(seen.texts)
 
 
-def test_next_click_writes_a_page_too(folder: Path) -> None:
-    page = folder / "next.html"
-    flags = ("--train", folder / "r.jsonl.zst", "--test", folder / "r.jsonl.zst", "--split", MIDDLE)
-    result = run("next-click", *flags, "--only", "popularity", "--only", "bundles", "--bundle", folder / "bundles",
-                 "--report", page, "--json")  # fmt: skip
-    assert result.exit_code == 0
-    seen = _Page(page)
-    for row in msgspec.json.decode(result.stdout)["results"]:
-        assert row["name"] in seen.texts
-        assert f"{row['ndcg@10']:.3f}" in seen.texts
-    assert "HR@20" in seen.texts
+def test_rerank_writes_a_page_with_its_table(pages: dict[str, tuple[Path, dict[str, Any]]]) -> None:
+    page, report = pages["rerank"]
+    assert {row["name"] for row in report["results"]} == {"shown", "seen-first", "counters", "insession"}
+    texts = _Page(page).texts
+    for row in report["results"]:
+        assert f"{row['mrr']:.3f}" in texts
+
+
+def test_next_click_writes_a_page_with_its_metrics(pages: dict[str, tuple[Path, dict[str, Any]]]) -> None:
+    page, report = pages["next-click"]
+    texts = _Page(page).texts
+    for row in report["results"]:
+        assert row["name"] in texts
+        assert f"{row['ndcg@10']:.3f}" in texts
+    assert "HR@20" in texts
+
+
+def test_booked_rank_writes_a_page_with_the_curve_of_every_order(
+    pages: dict[str, tuple[Path, dict[str, Any]]],
+) -> None:
+    page, report = pages["booked-rank"]
+    texts = _Page(page).texts
+    assert "Where the listing stands that is booked in the end" in texts
+    assert [row["name"] for row in report["results"]] == ["shown", "bundles"]
+    for row in report["results"]:
+        assert texts.count(row["name"]) >= 4  # in the legend, the other chart and both tables
+        for point in row["curve"]:
+            low, high = point["ci"]
+            assert f"{point['mean_rank']:.2f} ({low:.1f} to {high:.1f})" in texts
+    assert f"{report['results'][1]['versus']['p']:.4f}" in texts
+
+
+def test_similar_writes_a_page_with_shares_beside_chance_cosines_and_cold_listings(
+    pages: dict[str, tuple[Path, dict[str, Any]]],
+) -> None:
+    page, report = pages["similar"]
+    texts = _Page(page).texts
+    [row] = report["results"]
+    for shares in (row["shares"], row["cold"]["shares"]):
+        assert set(shares) == {"market", "type", "price_range"}
+        for share in shares.values():
+            assert {f"{share['share']:.3f}", f"{share['chance']:.3f}"} <= set(texts)
+    assert {"Same price range", "Cold listings: same price range", "bundles: mean cosine by type"} <= set(
+        texts
+    )
+    for cells in row["cosines"]["type"].values():
+        assert {f"{cell:.3f}" for cell in cells.values()} <= set(texts)
+    assert f"{row['cold']['cosine']:.3f}" in texts
+    shades = [float(shade) for shade in re.findall(r"--shade: ([\d.]+)", page.read_text())]
+    assert (min(shades), max(shades)) == (0.0, 1.0)
+
+
+def complaints(page: Path, profile: Path, width: int) -> list[str]:
+    """What a browser of that width says on its console of a page, also where it would have to be scrolled sideways."""
+    head, rest = page.read_text().split("<meta", 1)
+    wide = 'document.documentElement.scrollWidth > innerWidth && console.error("wider than the window")'
+    page.with_suffix(".seen.html").write_text(f"{head}<script>onload = () => {wide}</script><meta{rest}")
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--dump-dom",
+    ]
+    command += [f"--user-data-dir={profile}", f"--window-size={width},900"]
+    done = subprocess.run(
+        [*command, page.with_suffix(".seen.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "</html>" in done.stdout
+    return re.findall(r":CONSOLE.*", done.stderr)
+
+
+@pytest.mark.skipif(not BROWSER, reason="there is no Chromium or Chrome to open pages with")
+def test_a_browser_opens_every_page_without_a_complaint(
+    pages: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path
+) -> None:
+    for page, _ in pages.values():
+        for width in (500, 1280):
+            assert complaints(page, tmp_path, width) == []
+
+
+@pytest.mark.skipif(not BROWSER, reason="there is no Chromium or Chrome to open pages with")
+def test_a_page_with_something_wrong_is_found_out(tmp_path: Path) -> None:
+    report.write(tmp_path / "r.html", report.Report("t", "s"))
+    content = (tmp_path / "r.html").read_text()
+    for more in ('<img src="https://localhost/a.png">', "<script>nothing()</script>", "<pre>" + "wide" * 500):
+        (tmp_path / "r.html").write_text(content.replace("</main>", f"{more}</main>"))
+        assert complaints(tmp_path / "r.html", tmp_path / "profile", 500)
 
 
 def test_the_same_run_writes_the_same_page(folder: Path) -> None:
@@ -140,6 +246,20 @@ def test_a_bundle_of_which_nothing_is_known_is_shown_too(tmp_path: Path) -> None
     few = a_bundle(3, 4)
     report.write(tmp_path / "r.html", report.Report("t", "s", bundles={"empty": empty, "few": few}))
     assert {"empty", "few"} <= set(_Page(tmp_path / "r.html").texts)
+
+
+def test_listings_of_one_price_and_no_two_of_a_market_have_a_page_of_what_is_similar(tmp_path: Path) -> None:
+    known = [Listing(listing_id=f"l{at}", market=f"m{at}", type="house", price=100.0) for at in range(6)]
+    told = bundle.Training(source="embeddings", data="made")
+    made = bundle.assemble(
+        listings=listings.collect(known), vectors=unit(6, 4), ranker=ranker.default(), training=told
+    )
+    bundle.write(tmp_path / "bundles", made)
+    bundle.write(tmp_path / "bare", a_bundle(vectors=unit(6, 4)))
+    flags = ("--bundle", tmp_path / "bundles", "--bundle", tmp_path / "bare", "--report", tmp_path / "r.html")
+    result = run("similar", *flags, "--json")
+    assert result.exit_code == 0, result.output
+    assert "The embeddings by price" in _Page(tmp_path / "r.html").texts
 
 
 def test_what_is_near_is_near_on_the_map_and_only_some_of_many_are_shown(

@@ -5,17 +5,19 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from insession import tracking, train
+from insession import evaluate, serve, tracking, train
 from insession.tracking import Following, Registry
 from models import bundle
 from models.datasets.marketplace import Marketplace
 from models.errors import UserError
+from serving import server
 from tests.made import a_bundle, record
 
 
@@ -104,6 +106,135 @@ def test_what_is_wrong_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(UserError, match=r"pip install 'insession\[mlflow\]'"):
         Registry(tracking.LOCAL)
+
+
+def evaluated(kind: str, *arguments: str) -> dict[str, Any]:
+    flags = [kind, *arguments, "--mlflow", "--json"]
+    result = CliRunner().invoke(evaluate.command, flags, catch_exceptions=False)
+    report: dict[str, Any] = msgspec.json.decode(result.stdout)
+    return report
+
+
+BUNDLES, ONLY = ("--bundle", "bundles"), ("--only", "popularity", "--only", "bundles")
+SPLIT = "2024-12-30T02:00"
+EVALUATIONS: dict[str, tuple[str, ...]] = {
+    "next-click": ("--train", "r.jsonl.zst", "--test", "r.jsonl.zst", "--split", SPLIT, *ONLY, *BUNDLES),
+    "similar": BUNDLES,
+    "booked-rank": ("r.jsonl.zst", *BUNDLES),
+    "rerank": ("r.jsonl.zst", *BUNDLES),
+}
+MEASURED = {
+    "next-click": ("bundles/mrr_at_20", "bundles/ci/mrr_at_20_low", "bundles/versus/mrr_at_20/p"),
+    "similar": ("bundles/shares/market/share", "bundles/shares/market/ci_high", "bundles/cold/held_out"),
+    "booked-rank": ("bundles/mean_rank", "bundles/ci_low", "shown/mean_rank", "bundles/versus/difference"),
+    "rerank": ("insession/all/mrr", "insession/all/mrr_ci_low", "shown/unseen/mean_rank_ci_high"),
+}
+
+
+@pytest.mark.parametrize("kind", EVALUATIONS)
+def test_every_evaluation_is_logged_with_what_it_was_told_what_it_found_and_its_result(
+    place: Path, kind: str
+) -> None:
+    from mlflow import MlflowClient
+
+    made = trained()
+    report = evaluated(kind, *EVALUATIONS[kind], "--report", f"{kind}.html")
+    client = MlflowClient(tracking_uri=tracking.LOCAL)
+    run = client.get_run(report["mlflow_run"])
+    assert (run.info.run_name, run.info.status) == (f"evaluate {kind}", "FINISHED")
+    params, name = run.data.params, "insession" if kind == "rerank" else "bundles"
+    assert (params["evaluation"], params["seed"]) == (kind, "1")
+    assert params[f"bundle.{name}"] == made["bundle"]
+    assert params[f"bundle.{name}.data"] == bundle.load(Path("bundles")).manifest.training.data
+    if kind == "next-click":
+        assert (params["test"], params["split"]) == ("r.jsonl.zst", "2024-12-30 02:00:00 UTC")
+        assert run.data.metrics["n"] == report["n"]
+    if kind in ("booked-rank", "rerank"):
+        assert params["recording"] == "r.jsonl.zst"
+        assert "trained on" in params["warnings"]
+    assert set(MEASURED[kind]) <= run.data.metrics.keys()
+    row = next(row for row in report["results"] if row["name"] == name)
+    first = {
+        "next-click": lambda: row["mrr@20"],
+        "similar": lambda: row["shares"]["market"]["share"],
+        "booked-rank": lambda: row["mean_rank"],
+        "rerank": lambda: row["mrr"],
+    }[kind]
+    assert run.data.metrics[MEASURED[kind][0]] == first()
+    paths = {path.path for path in client.list_artifacts(run.info.run_id)}
+    assert paths == {f"{kind}.json", f"{kind}.html"}
+    [logged] = place.glob(f"{tracking.ARTIFACTS}/{run.info.run_id}/artifacts/{kind}.json")
+    assert msgspec.json.decode(logged.read_bytes()) == {
+        key: value for key, value in report.items() if key != "mlflow_run"
+    }
+
+
+def test_the_curve_of_the_booked_rank_is_logged_by_clicks_before_the_booking(place: Path) -> None:
+    from mlflow import MlflowClient
+
+    trained()
+    report = evaluated("booked-rank", *EVALUATIONS["booked-rank"])
+    client = MlflowClient(tracking_uri=tracking.LOCAL)
+    points = client.get_metric_history(report["mlflow_run"], "bundles/curve/mean_rank")
+    curve = report["results"][1]["curve"]
+    assert {point.step: point.value for point in points} == {
+        at["clicks_before"]: at["mean_rank"] for at in curve
+    }
+    assert [path.path for path in client.list_artifacts(report["mlflow_run"])] == ["booked-rank.json"]
+
+
+def test_names_of_any_kind_and_more_than_a_store_takes_at_once_are_logged(place: Path) -> None:
+    from mlflow import MlflowClient
+
+    registry = Registry(tracking.LOCAL)
+    rows = [
+        {"name": name, "mrr@20": 0.5, "ci": {"mrr@20": [0.4, 0.6]}, "none": None, "is": True, "what": "x"}
+        for name in ("/a/../b", "..", "x" * 300, "Zürich, über?", "a\nb")
+    ]
+    rows.append({"name": "many"} | {f"m{number}": number for number in range(2 * tracking.AT_ONCE)})
+    run = registry.log_evaluation("odd", {"of.Zürich/?": "x"}, rows, {"n": 7}, None)
+    found = MlflowClient(tracking_uri=tracking.LOCAL).get_run(run).data
+    assert found.metrics["n"] == 7
+    assert len(found.metrics) == 1 + 5 * 3 + 2 * tracking.AT_ONCE
+    assert found.metrics["Zürich- über-/ci/mrr_at_20_high"] == 0.6
+    assert found.params["of.Zürich/-"] == "x"
+
+
+def test_what_was_measured_is_printed_where_it_can_not_be_logged(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> str:
+        raise UserError("away")
+
+    trained()
+    monkeypatch.setattr(Registry, "log_evaluation", away)
+    result = CliRunner().invoke(evaluate.command, ["similar", "--bundle", "bundles", "--mlflow", "--json"])
+    assert str(result.exception) == "away"
+    assert "mlflow_run" not in msgspec.json.decode(result.stdout)
+
+
+def test_a_sidecars_shadow_and_variants_are_fetched_once_from_the_registry(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(server, "run", lambda **given: told.update(given))
+    first = trained("--mlflow", "--register", "beside@champion", "--seed", "21")
+    model = "models:/beside@champion"
+    flags = ["--bundle", "bundles", "--state", "once", "--shadow", model, "--variant", f"next=0.2:{model}"]
+    assert CliRunner().invoke(serve.command, flags, catch_exceptions=False).exit_code == 0
+    trained("--mlflow", "--register", "beside@champion", "--seed", "22")
+    [variant, _] = told["variants"].all
+    assert bundle.load(told["shadow"]).name == bundle.load(variant.bundle).name == first["bundle"]
+    assert told["bundle"] == Path("bundles")
+
+
+def test_a_shadow_that_is_not_in_the_registry_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "run", lambda **_: None)
+    for flags in (["--shadow", "models:/nobody@champion"], ["--variant", "a=0.2:models:/nobody@champion"]):
+        result = CliRunner().invoke(serve.command, ["--state", "none", *flags])
+        assert "models:/nobody@champion: " in str(result.exception)
 
 
 def test_where_the_store_is_away_it_goes_on_with_what_it_has(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     own: Sequence[str] = ()
+    shades: Sequence[Sequence[float]] = ()
+    """How dark each cell behind a row's name is, 0 to 1; nothing: none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Chart:
 
     title: str
     svg: str
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ def write(path: Path, report: Report) -> None:
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
         report=report,
-        drawn=[(chart.title, Markup(chart.svg)) for chart in report.charts],
+        charts=[_drawn(chart) for chart in report.charts],
         bundles=[_bundle(name, bundle, report.seed) for name, bundle in report.bundles.items()],
     )
     try:
@@ -69,38 +72,43 @@ def write(path: Path, report: Report) -> None:
 def _bundle(name: str, bundle: Bundle, seed: int) -> dict[str, object]:
     """What the page says of a bundle."""
     training = bundle.manifest.training
-    facts = {
+    facts = {"bundle": bundle.name} if bundle.name else {}
+    facts |= {
         "method": training.method or training.source,
         "listings": f"{len(bundle.listings):,}",
         "dimensions": str(bundle.manifest.dimensions),
         "ranker": training.ranker,
         "data": training.data[:16],
         "seed": str(training.seed),
-    } | {key: str(value) for key, value in training.settings.items()}
-    drawn = [*_curve(bundle), *_maps(bundle, seed)]
-    return {"name": name, "facts": facts, "drawn": [(title, Markup(svg)) for title, svg in drawn]}
+    } | {key.replace("_", " "): str(value) for key, value in training.settings.items()}
+    return {
+        "name": name,
+        "facts": facts,
+        "curves": [_drawn(chart) for chart in _curve(bundle)],
+        "maps": [_drawn(chart) for chart in _maps(bundle, seed)],
+    }
 
 
-def _curve(bundle: Bundle) -> list[tuple[str, str]]:
+def _drawn(chart: Chart) -> dict[str, object]:
+    return {"title": chart.title, "svg": Markup(chart.svg), "wide": chart.wide}
+
+
+def _curve(bundle: Bundle) -> list[Chart]:
     epochs = bundle.manifest.training.curve
     if not epochs:
         return []
     numbers = list(range(1, len(epochs) + 1))
-    drawn = [
-        (
-            "Loss by epoch",
-            charts.lines({"loss": (numbers, [epoch.loss for epoch in epochs])}, "epoch", "loss"),
-        )
-    ]
+    losses = [epoch.loss for epoch in epochs]
+    drawn = [Chart("Loss by epoch", charts.lines({"loss": (numbers, losses)}, "epoch", "loss"))]
     held = [(number, epoch.validation) for number, epoch in zip(numbers, epochs, strict=True)]
     known = [(number, value) for number, value in held if value is not None]
     if known:
         xs, ys = zip(*known, strict=True)
-        drawn.append(("On what was held out", charts.lines({"held out": (xs, ys)}, "epoch", "MRR@20")))
+        drawn.append(Chart("On what was held out", charts.lines({"held out": (xs, ys)}, "epoch", "MRR@20")))
     return drawn
 
 
-def _maps(bundle: Bundle, seed: int) -> list[tuple[str, str]]:
+def _maps(bundle: Bundle, seed: int) -> list[Chart]:
     rows, places = projection.flat(bundle.vectors[: len(bundle.listings)], np.random.default_rng(seed))
     listings, shown = bundle.listings, rows.tolist()
     if not shown:
@@ -109,8 +117,8 @@ def _maps(bundle: Bundle, seed: int) -> list[tuple[str, str]]:
     for title, of in (("market", listings.market), ("type", listings.type)):
         names = [of(row) for row in shown]
         if any(name is not None for name in names):
-            drawn.append((f"The embeddings by {title}", charts.categories(places, names, title)))
+            drawn.append(Chart(f"The embeddings by {title}", charts.categories(places, names)))
     prices = np.array([listings.price(row) or np.nan for row in shown], np.float32)
     if not np.isnan(prices).all():
-        drawn.append(("The embeddings by price", charts.amounts(places, prices, "price")))
-    return drawn or [("The embeddings", charts.categories(places, [None] * len(shown), "listings"))]
+        drawn.append(Chart("The embeddings by price", charts.amounts(places, prices, "price")))
+    return drawn or [Chart("The embeddings", charts.categories(places, [None] * len(shown)))]
