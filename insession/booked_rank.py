@@ -13,7 +13,7 @@ from insession.compared import bundle_option, learned_later, loaded, seed_option
 from insession.outcome import Outcome
 from insession.progress import Progress
 from insession.times import text
-from models.datasets import told
+from models.datasets import formats
 from models.errors import UserError
 from models.evaluation import booked_rank
 
@@ -39,7 +39,7 @@ def command(
     """
     bundles = loaded(bundle_paths, [booked_rank.SHOWN])
     with Progress(f"reading {Path(recording).name}", unit="events") as progress:
-        events = (event for event, _ in told.entries([recording]))
+        events = (event for event, _ in formats.entries([recording]))
         found = booked_rank.bookings(events, since=since or 0, on_progress=progress.update)
     if not found:
         when = f" from {text(since)}" if since is not None else ""

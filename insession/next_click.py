@@ -19,7 +19,7 @@ from insession.progress import Progress, Stages
 from insession.times import Time, text
 from models import bundle as bundle_
 from models.bundle import Bundle
-from models.datasets import told
+from models.datasets import formats
 from models.errors import UserError
 from models.evaluation import cold, next_click, positions, tuning, visits
 from models.evaluation.methods import BASELINES
@@ -147,7 +147,7 @@ def _names(files: Sequence[str]) -> str:
 
 def _read(files: Sequence[str], flag: str) -> Visits:
     with Progress(f"reading {flag}", unit="events") as progress:
-        found = visits.gather(told.entries(files), progress.update)
+        found = visits.gather(formats.entries(files), progress.update)
     if not len(found.items):
         raise UserError(f"{flag}: {', '.join(files)}: no clicks in it")
     return found

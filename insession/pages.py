@@ -68,7 +68,7 @@ def next_click(report: Mapping[str, Any], bundles: Mapping[str, Bundle]) -> Repo
         f" from {train['clicks']:,} clicks in {train['visits']:,} earlier visits of {train['listings']:,} listings."
         f" {test['visits']:,} visits were tested; seed {report['seed']}. Intervals are 95 % bootstrap intervals over visits.",
         warnings=report["warnings"],
-        tables=[_metrics(results, own), _compared(results, own)],
+        tables=[_metrics(results, own), _compared(results, own), *_cold(results)],
         charts=charts,
         bundles=bundles,
         seed=report["seed"],
@@ -262,6 +262,24 @@ def _metrics(results: Iterable[Mapping[str, Any]], own: Sequence[str]) -> Table:
         (row["name"], *(f"{row[name]:.3f}" for name in names), f"{row['seconds']:.1f}") for row in results
     ]
     return Table("Which listing is clicked next", ("method", *names.values(), "seconds"), rows, own)
+
+
+def _cold(results: Iterable[Mapping[str, Any]]) -> list[Table]:
+    """What the vectors of listings are worth that nobody had clicked, where there were clicks on such."""
+    from models.evaluation.report import Table
+
+    columns = ("method", "clicks", "with a vector", "HR@20", "95 %", "chance", "MRR@20", "95 %", "chance")
+    rows = []
+    for row in results:
+        cold = row.get("cold", {})
+        if not cold.get("n"):
+            continue
+        cells = [row["name"], f"{cold['clicks']:,}", f"{cold['coverage']:.1%}"]
+        for name in ("hit_rate@20", "mrr@20"):
+            cells += [f"{cold[name]:.3f}", _interval(cold["ci"][name]), f"{cold['chance'][name]:.3f}"]
+        rows.append(cells)
+    title = "Clicks on listings without a click in the training, found among all such"
+    return [Table(title, columns, rows)] if rows else []
 
 
 def _compared(results: Iterable[Mapping[str, Any]], own: Sequence[str]) -> Table:

@@ -245,7 +245,14 @@ def test_a_bundle_of_other_files_is_that_of_the_recording_they_become(
 
 def test_the_table_has_every_row_and_says_the_sizes(report: dict[str, Any]) -> None:
     text = table(report)
-    assert [line.split()[0] for line in text.splitlines()[1:-1]] == [row["name"] for row in report["results"]]
+    lines = text.splitlines()
+    rows = len(report["results"])
+    assert [line.split()[0] for line in lines[1 : rows + 1]] == [row["name"] for row in report["results"]]
+    [cold] = [row["cold"] for row in report["results"] if not row["baseline"]]
+    assert cold["n"] <= cold["clicks"] > 0
+    assert (
+        f"{cold['n']:,} of {cold['clicks']:,} clicks on listings without a click in the training" in lines[-2]
+    )
     assert f"n = {report['n']:,} targets" in text
     assert "seed 1" in text
 

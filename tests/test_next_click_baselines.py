@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.datasets import told
+from models.datasets import formats
 from models.evaluation import lists, tuning, visits
 from models.evaluation.decayed_rules import DecayedRules
 from models.evaluation.hit_rate import hits
@@ -241,8 +241,8 @@ def serenade() -> tuple[Visits, Positions]:
     if "INSESSION_DATA" not in os.environ:
         pytest.skip("INSESSION_DATA is not set")
     path = Path(os.environ["INSESSION_DATA"]) / "serenade" / "example.zip"
-    train = visits.gather(told.entries([f"{path}:train.txt"]))
-    test = visits.gather(told.entries([f"{path}:{name}.txt" for name in ("valid", "test")]))
+    train = visits.gather(formats.entries([f"{path}:train.txt"]))
+    test = visits.gather(formats.entries([f"{path}:{name}.txt" for name in ("valid", "test")]))
     return train, positions(test, train)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from models.bundle import Bundle
-from models.datasets import importing, told
+from models.datasets import formats, importing
 from models.recording import Header, Writer
 from models.training import pipeline
 from models.training.pipeline import Progress
@@ -25,11 +25,11 @@ def train(
     One recording is learned from as it is; what else is given is imported to one, which does not stay. Raises
     UserError as the importers and models.training.pipeline.train do.
     """
-    if len(paths) == 1 and told.told(paths[0]).name == "recording":
+    if len(paths) == 1 and formats.detect(paths[0]).name == "recording":
         return pipeline.train(paths[0], until=until, seed=seed, on_progress=on_progress)
     with TemporaryDirectory(prefix="insession-") as folder:
         path = Path(folder) / "training.jsonl.zst"
-        records = importing.records(told.entries(paths), 1, importing.Summary())
+        records = importing.records(formats.entries(paths), 1, importing.Summary())
         with Writer(path, Header(topic="clicks", partitions=1)) as writer:
             for done, record in enumerate(importing.in_time_order(records, folder)):
                 if done % 10_000 == 0:

@@ -135,7 +135,7 @@ FORMATS = (
 )
 
 
-def told(path: str) -> Format:
+def detect(path: str) -> Format:
     """The format of a file, or of a zip's member (`FILE.zip:MEMBER`).
 
     Raises UserError where it can't be read, or is in none of FORMATS.
@@ -152,9 +152,9 @@ def told(path: str) -> Format:
 def entries(paths: Sequence[str]) -> Iterator[Entry]:
     """The events of files in any of FORMATS, and the sessions they name, file after file.
 
-    Raises UserError as `told` does, before the first event, and as the format's importer does.
+    Raises UserError as `detect` does, before the first event, and as the format's importer does.
     """
-    of = [(told(path), path) for path in paths]
+    of = [(detect(path), path) for path in paths]
     for known, same in groupby(of, key=lambda pair: pair[0]):
         yield from known.events([path for _, path in same])
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from models.datasets import globo, told, trivago
+from models.datasets import formats, globo, trivago
 from models.errors import UserError
 from models.events import Click, encode
 from models.recording import Header, Record, Writer
@@ -34,7 +34,7 @@ def test_each_format_is_told_by_what_is_in_the_file(tmp_path: Path) -> None:
     record(tmp_path / "g.jsonl.zst", [click("e", "l")])
     record(tmp_path / "h.jsonl", [click("e", "l")])
     names = {
-        name: told.told(str(tmp_path / name)).name
+        name: formats.detect(str(tmp_path / name)).name
         for name in ("a", "b", "c.zip:train.txt", "d", "e", "f", "g.jsonl.zst", "h.jsonl")
     }
     assert names == {
@@ -47,7 +47,7 @@ def test_each_format_is_told_by_what_is_in_the_file(tmp_path: Path) -> None:
         "g.jsonl.zst": "recording",
         "h.jsonl": "recording",
     }
-    assert all(list(told.entries([str(tmp_path / name)])) for name in names)
+    assert all(list(formats.entries([str(tmp_path / name)])) for name in names)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_each_format_is_told_by_what_is_in_the_file(tmp_path: Path) -> None:
 )
 def test_data_sets_that_are_imported_are_told_too(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / "x").write_text(content)
-    assert told.told(str(tmp_path / "x")).name == name
-    [(event, _)] = told.entries([str(tmp_path / "x")])
+    assert formats.detect(str(tmp_path / "x")).name == name
+    [(event, _)] = formats.entries([str(tmp_path / "x")])
     assert event.user_id  # type: ignore[union-attr]
 
 
@@ -76,7 +76,7 @@ def test_files_of_several_formats_are_one_stream_in_the_order_given(tmp_path: Pa
     record(tmp_path / "g.jsonl.zst", [click("e", "l")])
     paths = [str(tmp_path / name) for name in ("g.jsonl.zst", "a")]
     found = [
-        (event.listing_id, session) for event, session in told.entries(paths) if isinstance(event, Click)
+        (event.listing_id, session) for event, session in formats.entries(paths) if isinstance(event, Click)
     ]
     assert found == [("l", None), ("a", "7"), ("b", "7")]
 
@@ -86,28 +86,28 @@ def test_a_recording_gives_its_sessions_and_passes_over_what_is_no_event(tmp_pat
     with Writer(path, Header(topic="clicks", partitions=1)) as writer:
         writer.write(Record(0, None, START, b"u", (("session", b"s1"),), encode(click("e", "l"))))
         writer.write(Record(0, None, START, b"u", (), b"\xff"))
-    assert [(event.timestamp, session) for event, session in told.entries([str(path)])] == [(START, "s1")]
+    assert [(event.timestamp, session) for event, session in formats.entries([str(path)])] == [(START, "s1")]
 
 
 def test_what_is_in_no_known_format_is_refused_with_what_is_known(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("what,ever\n1,2\n")
     with pytest.raises(UserError, match=r"x:1: in no format that is known: .*SessionId.*'ever', 'what'"):
-        told.told(str(tmp_path / "x"))
+        formats.detect(str(tmp_path / "x"))
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(UserError, match="in no format"):
-        told.told(str(tmp_path / "empty"))
+        formats.detect(str(tmp_path / "empty"))
 
 
 def test_what_can_not_be_read_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
-        told.told(str(tmp_path / "absent"))
+        formats.detect(str(tmp_path / "absent"))
     (tmp_path / "cut").write_bytes(gzip.compress(SESSION_REC.encode() * 9)[:12])
     with pytest.raises(UserError, match="cut"):
-        told.told(str(tmp_path / "cut"))
+        formats.detect(str(tmp_path / "cut"))
     (tmp_path / "bad").write_bytes(b"PAR1 is not enough")
     with pytest.raises(UserError, match="parquet that can't be read"):
-        told.told(str(tmp_path / "bad"))
+        formats.detect(str(tmp_path / "bad"))
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("train.txt", SESSION_REC)
     with pytest.raises(UserError, match=r"c\.zip:\{train\.txt\}"):
-        told.told(str(tmp_path / "c.zip"))
+        formats.detect(str(tmp_path / "c.zip"))
