@@ -105,7 +105,8 @@ def command(
                 warnings += learned_later(name, made, test.times[test.starts[:-1]].tolist(), "test visits")
             measured[name] = made
             fit = time.perf_counter() - started
-            row = next_click.bundle(name, made, train, asked, validation, time.perf_counter, progress)
+            repeats = next_click.repeats(rows, validation)
+            row = next_click.bundle(name, made, train, asked, repeats, time.perf_counter, progress)
             rows.append(replace(row, seconds=fit + row.seconds))
         progress("comparing", 0, 0)
         report = next_click.report(rows, train, asked, seed)

@@ -146,6 +146,25 @@ def test_nothing_of_the_test_changes_what_is_learned(events: list[Event]) -> Non
         assert (every.lists[: len(some.lists)] == some.lists).all()
 
 
+def test_a_bundle_repeats_as_decayed_rules_do_which_saw_nothing_of_what_it_is_chosen_on(
+    report: dict[str, Any], events: list[Event]
+) -> None:
+    settings = {row["name"]: row["settings"] for row in report["results"]}
+    assert settings["insession"]["repeats"] == settings["decayed-rules"]["repeats"]
+    validation = tuning.part(gathered(events), np.random.default_rng(1))
+    rows = [
+        next_click.baseline(
+            "decayed-rules",
+            gathered(events),
+            positions(gathered(events), gathered(events)),
+            validation,
+            CLOCK,
+        )
+    ]
+    assert next_click.repeats(rows, None) == next_click.repeats([], validation) == rows[0].settings["repeats"]
+    assert next_click.repeats([], None) == "all"
+
+
 def test_nothing_that_is_clicked_later_changes_a_recommendation(events: list[Event]) -> None:
     cut = len(events) * 3 // 4
     train, whole = gathered(events[:cut]), gathered(events[cut:])

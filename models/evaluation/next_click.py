@@ -24,13 +24,15 @@ from models.evaluation.mrr import reciprocal
 from models.evaluation.ndcg import gain
 from models.evaluation.popularity_bias import popularity
 from models.evaluation.positions import Positions
-from models.evaluation.recommending import LENGTH, REPEATS, Repeats, recommend
+from models.evaluation.recommending import LENGTH, Repeats, recommend
 from models.evaluation.tuning import Validation
 from models.evaluation.visits import Visits
 
 CUTOFFS = (5, 10, 20)
 RANKED = {"hit_rate": hits, "mrr": reciprocal, "ndcg": gain}
 METRICS = tuple(f"{name}@{k}" for name in RANKED for k in CUTOFFS)
+ALIKE = "decayed-rules"
+"""The baseline that is most like a bundle: all clicks of the visit count, the newest most."""
 BIAS, COVERAGE = f"popularity_bias@{LENGTH}", f"coverage@{LENGTH}"
 
 Ints = npt.NDArray[np.int64]
@@ -74,25 +76,27 @@ def baseline(
     return Recommended(name, made, settings, clock() - chosen, chosen - started, True)
 
 
+def repeats(rows: Sequence[Recommended], validation: Validation | None) -> Repeats:
+    """Which repeats bundles may recommend: what serves decayed rules best. A bundle was fitted to the last part of the
+    training visits too, and what it repeats of these says nothing of others."""
+    known = next((row.settings["repeats"] for row in rows if row.name == ALIKE), None)
+    return known or tuning.choose(BASELINES[ALIKE], validation)[1]
+
+
 def bundle(
     name: str,
     made: Bundle,
     train: Visits,
     asked: Positions,
-    validation: Validation | None,
+    repeats: Repeats,
     clock: Callable[[], float],
     on_progress: Progress = lambda title, done, total: None,
 ) -> Recommended:
-    """What a bundle recommends. Which repeats it may is chosen on the last part of the training visits; all else is its own."""
+    """What a bundle recommends. All but `repeats` is its own."""
     started = clock()
-    repeats: Repeats = REPEATS[0]
-    if validation is not None:
-        found = tuning.compare(Bundled(made, validation.earlier.listings), validation)
-        repeats = max(REPEATS, key=found.__getitem__)
-    chosen = clock()
     recommended = _recommend(name, Bundled(made, train.listings), train, asked, repeats, on_progress)
     settings = dict(made.manifest.training.settings) | {"repeats": repeats}
-    return Recommended(name, recommended, settings, clock() - chosen, chosen - started, False)
+    return Recommended(name, recommended, settings, clock() - started, 0.0, False)
 
 
 def _recommend(
