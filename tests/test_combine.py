@@ -87,7 +87,7 @@ def groups_apart(vectors: Floats) -> float:
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("session-encoder", SessionEncoder(dimensions=8, epochs=2, batch=64, negatives=32)),
+        ("session-encoder", SessionEncoder(dimensions=8, epochs=2, block=64, negatives=32)),
         ("skip-gram", QUICK),
         ("matrix-factorisation", MatrixFactorisation(dimensions=8, epochs=2, block=64)),
     ],

@@ -26,7 +26,7 @@ CASES: dict[str, tuple[str, Any]] = {
     ),
     "ncf": ("ncf", NeuralCollaborativeFiltering(dimensions=4, epochs=3, block=64)),
     "content2vec": ("content2vec", Content2Vec(dimensions=8, epochs=3, block=64)),
-    "session-encoder": ("session-encoder", SessionEncoder(dimensions=8, epochs=3, batch=32, negatives=16)),
+    "session-encoder": ("session-encoder", SessionEncoder(dimensions=8, epochs=3, block=32, negatives=16)),
     "vbpr": ("vbpr", Vbpr(attribute="image", dimensions=4, epochs=3, block=64)),
 }
 KNOWN = [

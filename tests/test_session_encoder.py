@@ -20,7 +20,7 @@ from models.training.run import Run
 from models.training.session_encoder import SessionEncoder
 from tests.made import START, a_bundle, a_corpus, unit
 
-SMALL = SessionEncoder(dimensions=12, epochs=8, batch=64, negatives=32, learning_rate=0.02)
+SMALL = SessionEncoder(dimensions=12, epochs=8, block=64, negatives=32, learning_rate=0.02)
 
 
 def cycles(sessions: int = 400, listings: int = 12, seed: int = 0) -> Corpus:
@@ -174,7 +174,7 @@ def test_the_loss_is_the_softmax_corrected_for_how_often_negatives_are_drawn() -
 def test_what_is_in_memory_does_not_grow_with_the_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
     for of, name in ((corpus_, "PART"), (session_encoder, "PART"), (held_out, "SAMPLE")):
         monkeypatch.setattr(of, name, 4_000)
-    small = SessionEncoder(dimensions=4, ages=2, epochs=1, batch=1_000, negatives=4, diffusions=1, reach=1)
+    small = SessionEncoder(dimensions=4, ages=2, epochs=1, block=1_000, negatives=4, diffusions=1, reach=1)
     most = []
     for sessions in (1_500, 12_000):
         corpus = cycles(sessions)

@@ -83,7 +83,7 @@ def test_any_loss_and_regulariser_can_be_named_and_others_are_refused(name: str)
     assert agreement(learned(name, corpus, softmax)[: GROUPS * 6]) > 0.9
     held = kind(
         **{field: getattr(values, field) for field in METHODS[name].fields}
-        | {"regulariser": "l2", "reg": 1.0}
+        | {"regulariser": "l2", "regularisation": 1.0}
     )
     assert learned(name, corpus, held).tobytes() != learned(name, corpus).tobytes()
     for wrong in (kind(loss="no"), kind(regulariser="no")):

@@ -23,7 +23,7 @@ from models.training.skip_gram import SkipGram
 from tests.made import a_corpus
 
 COMPILED = SkipGram(dimensions=8, epochs=8, subsampling=0, block=64)
-BY_AUTOGRAD = replace(COMPILED, regulariser="l2", reg=0.0)
+BY_AUTOGRAD = replace(COMPILED, regulariser="l2", regularisation=0.0)
 both = pytest.mark.parametrize("settings", [COMPILED, BY_AUTOGRAD], ids=["compiled", "autograd"])
 
 
@@ -287,7 +287,7 @@ def test_a_regulariser_keeps_vectors_small() -> None:
         return float(tables.centres.norm())
 
     for name in ("l2", "l1"):
-        assert size(replace(COMPILED, regulariser=name, reg=0.3)) < 0.8 * size(BY_AUTOGRAD)
+        assert size(replace(COMPILED, regulariser=name, regularisation=0.3)) < 0.8 * size(BY_AUTOGRAD)
 
 
 @pytest.mark.parametrize("change", [{"loss": "none"}, {"regulariser": "l3"}])

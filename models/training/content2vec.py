@@ -49,7 +49,7 @@ class Content2Vec:
     """One of LOSSES."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Listings drawn for each pair."""
-    smoothing: Annotated[float, Meta(ge=0, le=1)] = 0.75
+    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
     left_out: Annotated[float, Meta(ge=0, lt=1)] = 0.3
     """How often a listing's collaborative vector is left out of a block."""
@@ -78,7 +78,11 @@ def train(corpus: Corpus, settings: Content2Vec, run: Run) -> Floats:
     regulariser = descent.named(REGULARISERS, "regulariser", settings.regulariser)
     words, values = _content(settings, corpus.listings)
     random, device, counts = run.random, run.device, corpus.counts
-    noise, width, quarter = Unigram(counts, settings.smoothing), settings.dimensions, settings.dimensions // 4
+    noise, width, quarter = (
+        Unigram(counts, settings.noise_exponent),
+        settings.dimensions,
+        settings.dimensions // 4,
+    )
     scale = (3 / width) ** 0.5
     parameters = {
         "words": descent.random_table(random, max(1, len(words.names)), quarter, device),

@@ -59,7 +59,7 @@ class Eges:
     learning_rate: Annotated[float, Meta(gt=0)] = 0.05
     loss: str = "log-sigmoid"
     regulariser: str = "none"
-    reg: Annotated[float, Meta(ge=0)] = 0.0
+    regularisation: Annotated[float, Meta(ge=0)] = 0.0
     """What the regulariser weighs."""
     block: Annotated[int, Meta(ge=1)] = 1024
     """Steps of walks that are learned from together."""
@@ -147,6 +147,6 @@ def train(corpus: Corpus, settings: Eges, run: Run) -> Floats:
                 scores = (around @ hidden[place][:, :, None]).squeeze(2)
                 cost = loss(scores[:, 0], scores[:, 1:]).sum()
                 held = regulariser(torch.cat([own, values.flatten(0, 1), around.flatten(0, 1)]))
-                descend.step(cost + settings.reg * held)
+                descend.step(cost + settings.regularisation * held)
                 run.step(cost.item(), len(centre), int(100 * done), 100)
     return vectors()

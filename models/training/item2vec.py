@@ -45,7 +45,7 @@ class Item2Vec:
     learning_rate: Annotated[float, Meta(gt=0)] = 0.1
     loss: str = "log-sigmoid"
     regulariser: str = "none"
-    reg: Annotated[float, Meta(ge=0)] = 0.0
+    regularisation: Annotated[float, Meta(ge=0)] = 0.0
     """What the regulariser weighs."""
     block: Annotated[int, Meta(ge=1)] = 1024
     """Clicks that are learned from together where autograd finds the gradient."""

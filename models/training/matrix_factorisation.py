@@ -3,7 +3,7 @@ whose product says how likely the row acts on the listing.
 
 Pairwise: Rendle, Freudenthaler, Gantner and Schmidt-Thieme, "BPR: Bayesian personalized ranking from implicit
 feedback", UAI 2009 (`loss = "bpr"`, section 4.1, BPR-Opt), or any other of LOSSES in its place. There one listing that
-was not acted on is drawn for each positive, all with one chance (`negatives = 1`, `smoothing = 0`); unless told, several
+was not acted on is drawn for each positive, all with one chance (`negatives = 1`, `noise_exponent = 0`); unless told, several
 are drawn here, frequent ones oftener.
 Weighted squares: Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008. The
 objective's sum over all pairs, acted on or not, is taken whole with the Gram matrix of the listings, as Rendle,
@@ -43,7 +43,7 @@ class MatrixFactorisation:
     """One of LOSSES, or `weighted-squares`."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Listings not acted on, drawn for each that was; for weighted squares all of them count."""
-    smoothing: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.5
     """Negatives are drawn by frequency to this power."""
     alpha: Annotated[float, Meta(ge=0)] = 10.0
     """Weighted squares: having acted r times on a listing weighs 1 + alpha r."""
@@ -75,7 +75,7 @@ def train(corpus: Corpus, settings: MatrixFactorisation, run: Run) -> Floats:
     regulariser = descent.named(REGULARISERS, "regulariser", settings.regulariser)
     random, device, counts = run.random, run.device, corpus.counts
     matrix = Interactions(corpus, settings.rows)
-    noise = Unigram(counts, settings.smoothing)
+    noise = Unigram(counts, settings.noise_exponent)
     users = descent.random_table(random, matrix.rows, settings.dimensions, device)
     table = descent.random_table(random, len(counts), settings.dimensions, device)
     run.start(table)

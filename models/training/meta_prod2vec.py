@@ -54,7 +54,7 @@ class MetaProd2Vec:
     learning_rate: Annotated[float, Meta(gt=0)] = 0.05
     loss: str = "log-sigmoid"
     regulariser: str = "none"
-    reg: Annotated[float, Meta(ge=0)] = 0.0
+    regularisation: Annotated[float, Meta(ge=0)] = 0.0
     """What the regulariser weighs."""
     block: Annotated[int, Meta(ge=1)] = 1024
     """Clicks that are learned from together."""
@@ -155,6 +155,6 @@ def train(corpus: Corpus, settings: MetaProd2Vec, run: Run) -> Floats:
                 shares = torch.from_numpy(made.shares).to(run.device)
                 cost = (loss(scores[:, 0], scores[:, 1:]) * shares).sum()
                 held = regulariser(torch.cat([ones, others.flatten(0, 1)]))
-                descend.step(cost + settings.reg * held)
+                descend.step(cost + settings.regularisation * held)
                 run.step(cost.item(), float(made.shares.sum()), done + 1, len(parts))
     return vectors()

@@ -57,7 +57,7 @@ class NeuralCollaborativeFiltering:
     """One of LOSSES."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 4
     """Listings not acted on, drawn for each that was."""
-    smoothing: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """Negatives are drawn by frequency to this power."""
     regulariser: str = "l2"
     """One of REGULARISERS, of the dot product's rows that an example has,"""
@@ -97,7 +97,7 @@ def train(corpus: Corpus, settings: NeuralCollaborativeFiltering, run: Run) -> F
     matrix = Interactions(corpus, settings.rows)
     asked, wanted = _left_out(corpus, matrix, random)
     matrix.leave_out(asked, wanted)
-    noise, kept = Unigram(counts, settings.smoothing), counts > 0
+    noise, kept = Unigram(counts, settings.noise_exponent), counts > 0
     among = _others(corpus, matrix, asked, Unigram(counts, 0.0), random)
 
     parameters = _tables(matrix.rows, len(counts), settings, random, device)

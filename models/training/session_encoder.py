@@ -71,10 +71,10 @@ class SessionEncoder:
     """Listings at most so many steps apart are neighbours in the graph, each pair with 1 / steps."""
     diffusions: Annotated[int, Meta(ge=1, le=100)] = 4
     epochs: Annotated[int, Meta(ge=1)] = 3
-    batch: Annotated[int, Meta(ge=1)] = 1024
+    block: Annotated[int, Meta(ge=1)] = 1024
     negatives: Annotated[int, Meta(ge=1)] = 1024
-    """Drawn for a batch."""
-    smoothing: float = 0.75
+    """Drawn for a block."""
+    noise_exponent: float = 0.75
     """Negatives are drawn by frequency to this power."""
     learning_rate: Annotated[float, Meta(gt=0)] = 0.004
 
@@ -128,13 +128,13 @@ def _fit(sessions: Corpus, settings: SessionEncoder, half_life: float, epochs: i
         run.encoder = Learned(ages.detach().cpu().numpy().copy(), start.detach().cpu().numpy().copy())
         return (normalize(table.data, dim=1) * has[:, None]).cpu().numpy()
 
-    noise = Unigram(known, settings.smoothing)
+    noise = Unigram(known, settings.noise_exponent)
     log_odds = torch.from_numpy(np.log(noise.shares * settings.negatives + TINY)).float().to(device)
     total = _targets(sessions)
     for epoch in run.epochs(epochs, state, made):
         done = 0
-        for batch in _batches(sessions, settings, half_life, random):
-            rows, weights, target, recent = (torch.from_numpy(column).to(device) for column in batch)
+        for block in _blocks(sessions, settings, half_life, random):
+            rows, weights, target, recent = (torch.from_numpy(column).to(device) for column in block)
             negative = torch.from_numpy(noise.draw(random, settings.negatives)).to(device)
             left = max(LEAST, 1 - (epoch * total + done) / (epochs * total))
             for optimiser, rate in optimisers:
@@ -178,7 +178,7 @@ def loss(session: Tensor, wanted: Tensor, others: Tensor, log_odds: Tensor, same
     return torch.logaddexp(positive, torch.logsumexp(negative, dim=1)) - positive
 
 
-def _batches(
+def _blocks(
     sessions: Corpus, settings: SessionEncoder, half_life: float, random: np.random.Generator
 ) -> Iterator[tuple[Ints, Floats, Ints, Floats]]:
     """All steps that have one before them in their session, in random order within parts of the corpus, which come in
@@ -189,8 +189,8 @@ def _batches(
         part = sessions.part(*spans[number])
         steps, recent = Contexts.of(part), _recency(part, sample, half_life)
         order = random.permutation(steps.targets)
-        for at in range(0, len(order), settings.batch):
-            places = order[at : at + settings.batch]
+        for at in range(0, len(order), settings.block):
+            places = order[at : at + settings.block]
             yield *steps.before(places, settings.ages), steps.tokens[places], recent[places]
 
 

@@ -72,7 +72,7 @@ class SkipGram:
     the more frequent; 0: none."""
     loss: str = "log-sigmoid"
     regulariser: str = "none"
-    reg: Annotated[float, Meta(ge=0)] = 0.0
+    regularisation: Annotated[float, Meta(ge=0)] = 0.0
     """What the regulariser weighs."""
     block: Annotated[int, Meta(ge=1)] = 1024
     """Clicks that are learned from together where autograd finds the gradient."""
@@ -187,7 +187,7 @@ def _by_autograd(
         scores = (others @ vectors[:, :, None]).squeeze(2)
         cost = LOSSES[settings.loss](scores[:, 0], scores[:, 1:]).sum()
         held = REGULARISERS[settings.regulariser](torch.cat([vectors, others.flatten(0, 1)]))
-        moves = torch.autograd.grad(cost + settings.reg * held, (vectors, others))
+        moves = torch.autograd.grad(cost + settings.regularisation * held, (vectors, others))
         descend(tables.centres, tables.centre_sums, centres, moves[0], settings.learning_rate)
         descend(
             tables.contexts,

@@ -58,7 +58,7 @@ class UserTypes:
     """A type is learned from at least so many bookings."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Types drawn for each pair."""
-    smoothing: Annotated[float, Meta(ge=0, le=1)] = 0.75
+    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
     rejections: Annotated[float, Meta(ge=0)] = 1.0
     """What a rejection weighs beside a pair of a booking."""
@@ -128,7 +128,7 @@ def train(corpus: Corpus, settings: UserTypes, run: Run) -> Floats:
     run.metrics |= booked.metrics
     left, right = booked.pairs(settings.window)
     random, device, size = run.random, run.device, len(booked.names)
-    noise = Unigram(np.bincount(np.concatenate(booked.sequences), minlength=size), settings.smoothing)
+    noise = Unigram(np.bincount(np.concatenate(booked.sequences), minlength=size), settings.noise_exponent)
     table = descent.random_table(random, size, settings.dimensions, device)
     around = torch.zeros_like(table)
     descend = descent.Adagrad({"table": table, "around": around}, settings.learning_rate)

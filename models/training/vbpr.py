@@ -45,7 +45,7 @@ class Vbpr:
     """One of LOSSES."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Listings not acted on, drawn for each that was."""
-    smoothing: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.5
     """Negatives are drawn by frequency to this power."""
     regulariser: str = "l2"
     """One of REGULARISERS, of the rows that an example has,"""
@@ -67,7 +67,7 @@ def train(corpus: Corpus, settings: Vbpr, run: Run) -> Floats:
     loss = descent.named(LOSSES, "loss", settings.loss)
     regulariser = descent.named(REGULARISERS, "regulariser", settings.regulariser)
     random, device, counts = run.random, run.device, corpus.counts
-    matrix, noise = Interactions(corpus, settings.rows), Unigram(counts, settings.smoothing)
+    matrix, noise = Interactions(corpus, settings.rows), Unigram(counts, settings.noise_exponent)
     seen = torch.from_numpy(features).to(device)
     width = settings.dimensions // 2
     parameters = {
