@@ -70,6 +70,7 @@ class SessionEncoder:
     reach: Annotated[int, Meta(ge=1, le=100)] = 10
     """Listings at most so many steps apart are neighbours in the graph, each pair with 1 / steps."""
     diffusions: Annotated[int, Meta(ge=1, le=100)] = 4
+    """Steps of diffusion from which they start."""
     epochs: Annotated[int, Meta(ge=1)] = 3
     block: Annotated[int, Meta(ge=1)] = 1024
     negatives: Annotated[int, Meta(ge=1)] = 1024
