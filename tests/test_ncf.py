@@ -14,7 +14,7 @@ from models.training.run import Run
 from tests.made import a_corpus
 from tests.planted import agreement, planted
 
-SMALL = NeuralCollaborativeFiltering(dimensions=8, epochs=10, block=128)
+SMALL = NeuralCollaborativeFiltering(dimensions=8, epochs=10, block=128, learning_rate=0.05)
 
 
 def test_it_finds_planted_groups_with_either_model_and_measures_both() -> None:
@@ -25,7 +25,9 @@ def test_it_finds_planted_groups_with_either_model_and_measures_both() -> None:
         # Ten of 101 by chance, and a third of the others is of the same group.
         assert run.metrics[f"{name}_hr@10"] > 0.25
         assert 0.05 < run.metrics[f"{name}_ndcg@10"] < run.metrics[f"{name}_hr@10"]
-    plain = NeuralCollaborativeFiltering(dimensions=8, epochs=15, block=128, vectors="dot")
+    plain = NeuralCollaborativeFiltering(
+        dimensions=8, epochs=15, block=128, vectors="dot", learning_rate=0.05
+    )
     assert agreement(ncf.train(planted(), plain, Run(np.random.default_rng(1)))) == 1.0
 
 

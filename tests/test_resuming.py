@@ -24,7 +24,7 @@ CASES: dict[str, tuple[str, Any]] = {
         "matrix-factorisation",
         MatrixFactorisation(dimensions=4, epochs=3, block=64, loss="weighted-squares", rows="user"),
     ),
-    "ncf": ("ncf", NeuralCollaborativeFiltering(dimensions=4, epochs=3, block=64)),
+    "ncf": ("ncf", NeuralCollaborativeFiltering(dimensions=4, epochs=3, block=64, learning_rate=0.05)),
     "content2vec": ("content2vec", Content2Vec(dimensions=8, epochs=3, block=64)),
     "session-encoder": ("session-encoder", SessionEncoder(dimensions=8, epochs=3, block=32, negatives=16)),
     "vbpr": ("vbpr", Vbpr(attribute="image", dimensions=4, epochs=3, block=64)),
