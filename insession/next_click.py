@@ -99,7 +99,13 @@ def command(
                 continue
             started = time.perf_counter()
             if name == OWN:
-                made = _trained(train_files, split, seed, progress)
+                try:
+                    made = _trained(train_files, split, seed, progress)
+                except UserError as error:
+                    if not rows:
+                        raise
+                    warnings.append(f"no row {OWN}: {error}")
+                    continue
             else:
                 made = bundle_.load(bundles[name])
                 warnings += learned_later(name, made, test.times[test.starts[:-1]].tolist(), "test visits")
@@ -147,6 +153,9 @@ def _names(files: Sequence[str]) -> str:
 
 
 def _read(files: Sequence[str], flag: str) -> Visits:
+    for at, file in enumerate(files):
+        if file in files[:at]:
+            raise UserError(f"{flag} {file} is given twice")
     with Progress(f"reading {flag}", unit="events") as progress:
         found = visits.gather(formats.entries(files), progress.update)
     if not len(found.items):

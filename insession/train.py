@@ -183,6 +183,8 @@ def command(
         "path": str(path),
         "listings": len(made.listings),
         "listings_with_vector": facts.metrics["listings_with_vector"],
+        "cold": facts.metrics["cold"],
+        "cold_with_vector": facts.metrics["cold_with_vector"],
         "method": method,
         "settings": facts.settings,
         "dimensions": made.manifest.dimensions,
@@ -211,6 +213,10 @@ def command(
         f"  vectors   {report['listings_with_vector']:,} of {len(made.listings):,} listings,"
         f" from {report['sessions']:,} sessions before {text(facts.embeddings_until or 0)}"
     )
+    if report["cold"]:
+        click.echo(
+            f"  cold      {report['cold_with_vector']:,} of {report['cold']:,} that nobody acted on have one"
+        )
     learned = f"learned from {report['searches']:,} searches"
     default = f"the default: fewer than {pipeline.FEWEST} searches in a session with a known choice"
     click.echo(f"  ranker    {learned if facts.ranker == 'learned' else default}")

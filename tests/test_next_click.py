@@ -289,10 +289,25 @@ def test_what_can_not_be_measured_is_a_user_error(files: tuple[str, str], tmp_pa
     assert "no visit of two clicks or more" in refused("--train", files[0], "--test", single)
     assert "--test: " in refused("--train", files[0], "--test", empty)
     assert "no clicks in it before" in refused("--train", files[0], "--test", other, "--split", "2001-01-01")
+    assert f"--train {files[0]} is given twice" in refused(*("--train", files[0]) * 2, "--test", other)
     assert "absent" in refused("--train", str(tmp_path / "absent"), "--test", other)
     wrong = run("--train", files[0], "--test", files[1], "--only", "magic")
     assert wrong.exit_code == 2
     assert "the rows are popularity, " in wrong.output
+
+
+def test_where_no_bundle_can_be_learned_the_baselines_stand_all_the_same(tmp_path: Path) -> None:
+    alone = [click(minute, f"u{user}", f"l{user}") for user in range(9) for minute in range(3)]
+    path = str(record(tmp_path / "alone.jsonl.zst", alone))
+    result = run("--train", path, "--test", path, "--json")
+    made = json.loads(result.stdout)
+    assert {row["name"] for row in made["results"]} == {*BASELINES}
+    assert any("no session acts on two different listings" in warning for warning in made["warnings"])
+
+
+def test_every_mean_is_within_its_interval(report: dict[str, Any]) -> None:
+    for row in report["results"]:
+        assert all(low <= row[name] <= high for name, (low, high) in row["ci"].items())
 
 
 def test_too_few_to_ask_is_no_validation_but_a_table(tmp_path: Path) -> None:

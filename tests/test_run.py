@@ -113,6 +113,25 @@ def test_settings_are_read_as_what_they_are_and_wrong_ones_are_refused() -> None
         configured("skip-gram", {"window": "three"})
     with pytest.raises(UserError, match="`dimensions` must be"):
         configured("skip-gram", {"dimensions": 1})
+    with pytest.raises(UserError, match="ncf: `vectors` must be gmf or dot, not 'foo'"):
+        configured("ncf", {"vectors": "foo"})
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, method in METHODS.items() if "learning_rate" in method.fields]
+)
+def test_a_learning_rate_that_leads_nowhere_is_refused(name: str) -> None:
+    for rate in ("inf", "nan", "1e6", "0"):
+        with pytest.raises(UserError, match=r"`learning_rate` must be"):
+            configured(name, {"learning_rate": rate})
+
+
+def test_a_training_that_diverges_says_so() -> None:
+    run = Run(np.random.default_rng(0))
+    with pytest.raises(
+        UserError, match="the training diverges, its loss is nan; take a smaller learning_rate"
+    ):
+        run.step(float("nan"), 1, 1, 1)
 
 
 def test_every_method_has_defaults_for_all_its_settings() -> None:

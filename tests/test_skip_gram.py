@@ -196,7 +196,7 @@ def test_negatives_of_the_market_push_its_listings_apart(settings: SkipGram) -> 
     known = [f"m{code}" for code in market.tolist()]
     apart = likeness(5, known)
     assert apart < likeness(0, known) - 0.1
-    assert apart < likeness(5, [None] * 80) - 0.1  # more negatives alone don't do it
+    assert apart < likeness(5, ["everywhere"] * 80) - 0.1  # more negatives alone don't do it
 
 
 @both
@@ -294,6 +294,11 @@ def test_a_regulariser_keeps_vectors_small() -> None:
 def test_a_loss_that_is_not_there_is_told_with_those_that_are(change: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"`(loss|regulariser)` must be one of .*, not '(none|l3)'"):
         trained(planted(), replace(COMPILED, **change))
+
+
+def test_negatives_from_the_own_market_need_markets() -> None:
+    with pytest.raises(UserError, match="`market_negatives` needs the markets"):
+        trained(planted(), replace(COMPILED, market_negatives=1))
 
 
 def test_a_corpus_on_disk_gives_the_same_and_is_never_in_memory(

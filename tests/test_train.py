@@ -231,6 +231,11 @@ def test_nothing_to_learn_from_is_a_user_error(tmp_path: Path, events: list[Even
         pipeline.train(path, method="skip-gram", settings=QUICK)
 
 
+def test_where_a_setting_leaves_nothing_it_is_named(recording: Path) -> None:
+    with pytest.raises(UserError, match="no session of what fewest_clicks = 500 leaves acts on two"):
+        pipeline.train(recording, method="skip-gram", settings=SkipGram(fewest_clicks=500))
+
+
 def test_an_until_before_everything_says_so(recording: Path) -> None:
     with pytest.raises(UserError, match="before the time given with --until"):
         pipeline.train(recording, until=5, method="skip-gram", settings=QUICK)

@@ -139,7 +139,11 @@ def report(rows: Sequence[Recommended], train: Visits, asked: Positions, seed: i
         result: dict[str, Any] = {"name": row.name, "baseline": row.baseline}
         result |= dict(zip(names, table.found[at].tolist(), strict=True))
         result[COVERAGE] = coverage(row.lists, len(train.listings))
-        result["ci"] = dict(zip(names, _intervals(table.means[:, at]), strict=True))
+        # Sums of the same numbers in another order may differ in the last digit: the mean is inside all the same.
+        result["ci"] = {
+            name: [min(low, result[name]), max(high, result[name])]
+            for name, (low, high) in zip(names, _intervals(table.means[:, at]), strict=True)
+        }
         result["seconds"] = round(row.seconds, 3)
         result["tuning_seconds"] = round(row.tuning_seconds, 3)
         result["settings"] = row.settings

@@ -57,7 +57,7 @@ class Content2Vec:
     """One of REGULARISERS, of the collaborative rows that a block has,"""
     regularisation: Annotated[float, Meta(ge=0)] = 0.001
     """and what it weighs."""
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.03
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.03
     block: Annotated[int, Meta(ge=1)] = 1024
     """Pairs in a step."""
 

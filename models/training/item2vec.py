@@ -42,7 +42,7 @@ class Item2Vec:
     """Negatives are drawn by frequency to this power."""
     subsampling: Annotated[float, Meta(ge=0)] = 1e-3
     """Clicks on listings of a greater share than this are dropped at random, the more the more frequent; 0: none."""
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.1
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.1
     loss: str = "log-sigmoid"
     regulariser: str = "none"
     regularisation: Annotated[float, Meta(ge=0)] = 0.0

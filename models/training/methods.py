@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -81,7 +81,11 @@ def configured(name: str, values: Mapping[str, Any]) -> Any:
         return msgspec.convert(dict(values), type=method.settings, strict=False)
     except msgspec.ValidationError as error:
         found = re.search(r"`\$\.(\w+)`", str(error))
-        says = str(error).split(" - at ")[0].removeprefix("Expected ")
         if found is None:
             raise UserError(f"the settings of {name}: {error}") from None
+        says = str(error).split(" - at ")[0].removeprefix("Expected ")
+        if choices := get_args(
+            get_type_hints(method.settings)[found[1]]
+        ):  # of a Literal, which msgspec does not name
+            says = " or ".join(map(str, choices))
         raise UserError(f"{name}: `{found[1]}` must be {says}, not {values[found[1]]!r}") from None

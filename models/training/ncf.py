@@ -63,7 +63,7 @@ class NeuralCollaborativeFiltering:
     """One of REGULARISERS, of the dot product's rows that an example has,"""
     regularisation: Annotated[float, Meta(ge=0)] = 0.01
     """and what it weighs."""
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.01
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.01
     block: Annotated[int, Meta(ge=1)] = 1024
     """Examples in a step."""
 

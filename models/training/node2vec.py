@@ -44,7 +44,7 @@ class Node2Vec:
     """Drawn for each pair."""
     noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.2
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.2
     loss: str = "log-sigmoid"
     regulariser: str = "none"
     regularisation: Annotated[float, Meta(ge=0)] = 0.0

@@ -10,7 +10,7 @@ vectors are fitted to everything, and the ranker is the default one.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from os import PathLike
@@ -96,7 +96,7 @@ def train(
         on_progress=lambda done, total, note: on_progress("learning vectors", done, total, note),
     )
     if not made.vectors.any():
-        raise UserError(f"{path}: no session acts on two different listings: there is nothing to learn from")
+        raise UserError(f"{path}: {_nothing_said(made.training.settings)}: there is nothing to learn from")
     training = msgspec.structs.replace(
         made.training,
         settings=made.training.settings | asdict(ranked),
@@ -181,6 +181,10 @@ def learn(
         run.warm = aligned(warm_start, actions.listings, settings.dimensions, run.before)
         run.what = fingerprint(run.what, run.warm.tobytes())
     vectors = chosen.train(fitted, settings, run) if fitted.sessions else _nothing(actions)
+    if not np.isfinite(vectors).all():
+        raise UserError(
+            f"{method}: the training diverged, its vectors are no numbers; take a smaller learning_rate"
+        )
     if run.warm is not None:  # What was not acted on here keeps what it had.
         vectors = np.where(vectors.any(axis=1, keepdims=True), vectors, run.warm)
     cold = fitted.counts == 0
@@ -223,6 +227,16 @@ def _filled(vectors: Floats, actions: Corpus, cold: Ints) -> Floats:
 
 def _nothing(actions: Corpus) -> Floats:
     return np.zeros((len(actions.listings), 1), np.float32)
+
+
+def _nothing_said(settings: Mapping[str, Any]) -> str:
+    """Why there is nothing to learn from, where the method has such `settings`."""
+    least = {"fewest_clicks": 2, "shortest_click": 0.0}
+    dropped = [
+        f"{name} = {settings[name]}" for name, value in least.items() if settings.get(name, value) != value
+    ]
+    left = f" of what {' and '.join(dropped)} leaves" if dropped else ""
+    return f"no session{left} acts on two different listings"
 
 
 def _split(searches: Iterable[int]) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,14 @@ class Run:
                 state[name].copy_(tensor)
 
     def step(self, loss: float, weight: float, done: int, total: int) -> None:
-        """A part of an epoch is done: its summed loss over so many examples; `done` of `total` of the epoch."""
+        """A part of an epoch is done: its summed loss over so many examples; `done` of `total` of the epoch.
+
+        Raises UserError where the loss is no number any more.
+        """
+        if not math.isfinite(loss):
+            raise UserError(
+                f"{self._note}: the training diverges, its loss is {loss}; take a smaller learning_rate"
+            )
         self._loss += loss
         self._weight += weight
         mean = self._loss / self._weight if self._weight else 0.0

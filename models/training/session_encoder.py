@@ -77,7 +77,7 @@ class SessionEncoder:
     """Drawn for a block."""
     noise_exponent: float = 0.75
     """Negatives are drawn by frequency to this power."""
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.004
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.004
 
 
 def train(corpus: Corpus, settings: SessionEncoder, run: Run) -> Floats:

@@ -25,6 +25,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from models.errors import UserError
 from models.training import _skip_gram, descent, noise, pairs
 from models.training.corpus import Corpus
 from models.training.losses import LOSSES, REGULARISERS
@@ -58,7 +59,7 @@ class SkipGram:
     """and from the market of its centre."""
     noise_exponent: float = 0.75
     """Negatives are drawn by frequency to this power."""
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.1
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.1
     booked_context: bool = True
     """Whether the listing that a session booked is a context of each of its clicks."""
     booked_times: Annotated[int, Meta(ge=1)] = 1
@@ -81,9 +82,15 @@ class SkipGram:
 def train(corpus: Corpus, settings: SkipGram, run: Run) -> Floats:
     """Vectors for the n listings of the corpus, float32 [n, d]: of unit length, or zeros where nothing is known of one.
 
-    What is in memory grows with the listings alone. Raises UserError for a loss or regulariser that isn't there.
+    What is in memory grows with the listings alone. Raises UserError for a loss or regulariser that isn't there, and
+    for negatives from the own market where no market is known.
     """
     learn = learner(settings, run)
+    if settings.market_negatives and (corpus.listings.market_codes < 0).all():
+        raise UserError(
+            "skip-gram: `market_negatives` needs the markets of the listings, and none is known: give them with"
+            " --listings FILE, or take 0"
+        )
     size, parts = len(corpus.listings), list(corpus.parts(pairs.PART))
     counts = np.zeros(size, np.int64)
     for first, last in parts:

@@ -62,7 +62,7 @@ class UserTypes:
     """Negatives are drawn by frequency to this power."""
     rejections: Annotated[float, Meta(ge=0)] = 1.0
     """What a rejection weighs beside a pair of a booking."""
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.05
+    learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.05
     block: Annotated[int, Meta(ge=1)] = 256
     """Pairs in a step."""
 
