@@ -203,13 +203,26 @@ def command(
             entries = otto.events(files)
         case "columns":
             seen, fields = Seen(), columns.named(named)
+            if meant and "type" not in fields:
+                raise UserError(
+                    f"--type {meant[0]}: name the column that has such values with --column type=COLUMN"
+                )
             entries = columns.events(files, fields, columns.meant(meant), unit, summary.skipped, seen)
             if listings_out or any(columns.tells_of_listings(field) for field in fields):
                 listings = seen.described()
         case _:
             from models.datasets.marketplace import Marketplace
+            from models.datasets.simulated_catalogue import FEWEST
             from models.datasets.simulated_visitors import PER_HOUR
 
+            if size < markets * FEWEST:
+                each = (
+                    f"{markets} markets have {FEWEST} listings each"
+                    if markets > 1
+                    else f"a market has {FEWEST} listings"
+                )
+                fewer = ", or fewer --markets" if size >= FEWEST else ""
+                raise UserError(f"--listings {size}: {each} at least: give {markets * FEWEST} or more{fewer}")
             try:
                 market = Marketplace(seed, markets=markets, listings=size, start_ms=start)
             except ValueError as error:

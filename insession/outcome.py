@@ -82,6 +82,8 @@ def options(command: F) -> F:
     def run(*, report_path: Path | None, mlflow: str | None, as_json: bool, **arguments: object) -> object:
         _check(report_path)
         registry = Registry(mlflow) if mlflow else None
+        if registry is not None:
+            registry.check()
         return command(outcome=Outcome(report_path, registry, as_json), **arguments)
 
     decorated: Any = run

@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -38,6 +39,10 @@ AT_ONCE = 1_000
 LONGEST = 250
 """The characters of a metric's or parameter's name that a store takes."""
 F = TypeVar("F", bound=Callable[..., Any])
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
+"""How MLflow's client asks whether a store is there, unless the environment says otherwise: by itself it goes on for minutes."""
+RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
+"""Aliases that MLflow keeps for itself."""
 _NAME = re.compile(r"(?P<name>[^@/:]{1,200})@(?P<alias>[^@/:]{1,200})")
 
 
@@ -56,7 +61,7 @@ class Registry:
     """A tracking store and the registry in it."""
 
     def __init__(self, uri: str) -> None:
-        """Raises UserError where MLflow is missing or the store can't be reached."""
+        """Raises UserError where MLflow is missing or there is no such kind of store."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -73,6 +78,14 @@ class Registry:
                 warnings.simplefilter("ignore")
                 self._client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
         except Exception as error:
+            raise self._unreachable(error) from None
+
+    def check(self) -> None:
+        """Raise UserError where the store can't be reached, within a quarter of a minute."""
+        try:
+            with _impatient():
+                self._client.get_experiment_by_name(EXPERIMENT)
+        except (self._failure, OSError) as error:
             raise self._unreachable(error) from None
 
     def log(self, folder: Path, manifest: Manifest, seconds: float, register: tuple[str, str] | None) -> str:
@@ -154,7 +167,8 @@ class Registry:
         from mlflow.artifacts import download_artifacts
 
         try:
-            version = self._client.get_model_version_by_alias(name, alias)
+            with _impatient():
+                version = self._client.get_model_version_by_alias(name, alias)
             bundle = str(version.source).rstrip("/").rpartition("/")[2]
             if not (folder / bundle / bundle_.MANIFEST).is_file():
                 folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +235,20 @@ def parsed(model: str) -> tuple[str, str]:
     if found is None:
         raise UserError(f"`{model}`: a bundle in MLflow's registry is NAME@ALIAS, as in listings@champion")
     return found["name"], found["alias"]
+
+
+def to_register(model: str) -> tuple[str, str]:
+    """The name and the alias of NAME@ALIAS. Raises UserError where it is none, or MLflow would register none under it."""
+    name, alias = parsed(model)
+    if not re.fullmatch(r"[\w-]+", alias):
+        raise UserError(f"--register {model}: an alias has letters, digits, `_` and `-` only")
+    if RESERVED.fullmatch(alias):
+        raise UserError(
+            f"--register {model}: MLflow keeps the aliases `latest`, `v1`, `v2`, ... for itself; take another"
+        )
+    if not name.strip() or name == "." or name.startswith(".."):
+        raise UserError(f"--register {model}: MLflow has no bundle of the name `{name}`")
+    return name, alias
 
 
 def followed(bundle: Path, uri: str, folder: Path) -> Path:
@@ -290,6 +318,18 @@ def _latest(registry: Registry, model: str, folder: Path) -> Path:
             raise
         log.warning("going on with the bundle from before: %s", error)
         return bundle_.find(folder)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """What is asked of a store meanwhile fails soon."""
+    added = IMPATIENT.keys() - os.environ.keys()
+    os.environ.update({name: IMPATIENT[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _first(error: Exception) -> str:

@@ -141,7 +141,7 @@ def command(
         raise UserError(f"--method {method}: there are {', '.join(methods.METHODS)}")
     if register and not mlflow:
         raise UserError("--register goes with --mlflow: it names the bundle in the registry there")
-    named = tracking.parsed(register) if register else None
+    named = tracking.to_register(register) if register else None
     registry = tracking.Registry(mlflow) if mlflow else None
     if patience and not validation:
         raise UserError("--patience goes with --validation: it looks at what is held out")
@@ -152,6 +152,9 @@ def command(
     settings = methods.configured(
         method, values | {name: value for name, value in flags.items() if value is not None}
     )
+    bundle_.check_folder(out)
+    if registry is not None:
+        registry.check()
     started = time.perf_counter()
     stage = Stages()
     known = listing_files.read_listings(listings) if listings else []

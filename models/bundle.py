@@ -273,8 +273,21 @@ def write(
                 path.chmod(0o755)
         point(folder, name)
     except OSError as error:
-        raise UserError(f"the bundle can't be written to {folder}: {error.strerror or error}") from None
+        raise _unwritable(folder, error) from None
     return path
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError where no bundle could be written to the folder, which need not be there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        tempfile.TemporaryDirectory(prefix=".bundle-", dir=there).cleanup()
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"the bundle can't be written to {folder}: {error.strerror or error}")
 
 
 def _write(part: Path, bundle: Bundle, threads: int, on_raise: Callable[[str], None]) -> str:

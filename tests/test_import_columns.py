@@ -200,6 +200,23 @@ def test_parquet_gives_the_same_with_its_own_times_and_nulls(tmp_path: Path) -> 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("named", [None, "seconds", "milliseconds", "iso"])
+@pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.timestamp("ns", "Europe/Rome"), pa.date32()])
+def test_the_type_of_a_parquet_column_of_times_tells_their_unit(
+    tmp_path: Path, kind: pa.DataType, named: columns.Unit | None
+) -> None:
+    path = tmp_path / "e.parquet"
+    days = [
+        datetime(1970, 1, 2, tzinfo=UTC),
+        datetime(1972, 12, 31, tzinfo=UTC),
+        datetime(2020, 9, 14, tzinfo=UTC),
+    ]
+    times = pa.array(days, pa.timestamp("s", "UTC")).cast(kind)
+    parquet.write_table(pa.table({"item": [7, 8, 9], "who": [1, 2, 3], "when": times}), path)
+    found = [event.timestamp for event, _ in read(str(path), unit=named)]
+    assert found == [int(day.timestamp() * 1000) for day in days]
+
+
 def test_parquet_without_pyarrow_says_what_to_install_and_csv_needs_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import gzip
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,10 +14,23 @@ import pytest
 from models.errors import UserError
 from models.listings import Listing
 from models.recording import Header, Record, Writer
+from models.training import content2vec, vbpr
+from models.training.content2vec import Content2Vec
 from models.training.listing_files import read_listings
+from models.training.run import Run
+from models.training.vbpr import Vbpr
+from tests.planted import planted
 
 KNOWN = [
-    Listing(listing_id="a", market="Rio", type="hotel", price=80, latitude=-22.9, longitude=-43.2),
+    Listing(
+        listing_id="a",
+        market="Rio",
+        type="hotel",
+        price=80,
+        latitude=-22.9,
+        longitude=-43.2,
+        attributes={"name": "Casa"},
+    ),
     Listing(listing_id="b", market="Lisbon", attributes={"pool": True, "rooms": 2.0}),
 ]
 CSV = """listing_id,market,type,price,latitude,longitude,attributes,name
@@ -34,8 +50,8 @@ def test_json_lines_csv_and_parquet_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "l.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
     (tmp_path / "l.csv").write_text(CSV)
     (tmp_path / "l.csv.gz").write_bytes(gzip.compress(CSV.encode("utf-8-sig")))
-    rows = [msgspec.to_builtins(listing) | {"name": "ignored"} for listing in KNOWN]
-    pq.write_table(pa.Table.from_pylist([rows[0] | {"attributes": None}]), tmp_path / "l.parquet")
+    row = msgspec.to_builtins(KNOWN[0]) | {"attributes": None, "name": "Casa"}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "l.parquet")
     for name in ("l.jsonl", "l.jsonl.gz", "l.csv", "l.csv.gz"):
         assert read_listings(tmp_path / name) == KNOWN
     assert read_listings(tmp_path / "l.parquet") == KNOWN[:1]
@@ -47,6 +63,84 @@ def test_ids_that_are_numbers_in_parquet_are_taken_as_text(tmp_path: Path) -> No
         Listing(listing_id="7", market="Rio"),
         Listing(listing_id="8"),
     ]
+
+
+def test_other_columns_of_a_parquet_are_attributes(tmp_path: Path) -> None:
+    columns = {
+        "listing_id": ["a", "b"],
+        "attributes": pa.array([[("view", "sea")], None], pa.map_(pa.string(), pa.string())),
+        "image": pa.array([[0.1, -1, 2.5], None], pa.list_(pa.float32())),
+        "beds": [2, None],
+        "rating": [4.5, float("nan")],
+        "wifi": [True, False],
+        "name": ["Casa", ""],
+        "amenities": [["desk", "lift"], []],
+        "since": [date(2020, 2, 1), None],
+        "fee": [Decimal("9.50"), None],
+        "__index_level_0__": [7, 8],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "l.parquet")
+    said = {"view": "sea", "image": "0.1 -1 2.5", "beds": 2.0, "rating": 4.5, "wifi": True, "name": "Casa"}
+    said |= {"since": "2020-02-01", "fee": 9.5}
+    assert read_listings(tmp_path / "l.parquet") == [
+        Listing(listing_id="a", attributes=said | {"amenities": ("desk", "lift")}),
+        Listing(listing_id="b", attributes={"wifi": False}),
+    ]
+
+
+def test_other_columns_of_a_csv_are_attributes_of_what_all_their_cells_are(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "l.csv",
+        "listing_id,beds,wifi,postcode,floor,none,image",
+        "a,2,true,0123,1,,0.1 -1",
+        "b,1.5,FALSE,4567,attic,,",
+        "c,,,,,,",
+    )
+    assert read_listings(path) == [
+        Listing(
+            listing_id="a",
+            attributes={"beds": 2.0, "wifi": True, "postcode": "0123", "floor": "1", "image": "0.1 -1"},
+        ),
+        Listing(
+            listing_id="b", attributes={"beds": 1.5, "wifi": False, "postcode": "4567", "floor": "attic"}
+        ),
+        Listing(listing_id="c"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", [b"x", {"a": 1}, [[1.0]], [1.0, None], ["a", None], [float("nan")], float("inf")]
+)
+def test_a_cell_that_can_be_no_attribute_is_refused_with_row_and_column(
+    tmp_path: Path, value: object
+) -> None:
+    pq.write_table(pa.table({"listing_id": ["a", "b"], "odd": [None, value]}), tmp_path / "l.parquet")
+    with pytest.raises(UserError, match=r"l\.parquet: row 2: column `odd`: an attribute is a number, a text"):
+        read_listings(tmp_path / "l.parquet")
+
+
+def test_an_attribute_that_is_said_twice_is_refused(tmp_path: Path) -> None:
+    path = lines(tmp_path / "l.csv", "listing_id,attributes,pool", 'a,"{""pool"":true}",', "b,{},1")
+    assert [listing.attributes for listing in read_listings(path)] == [{"pool": True}, {"pool": 1.0}]
+    path = lines(tmp_path / "l.csv", "listing_id,attributes,pool", 'a,"{""pool"":true}",1')
+    with pytest.raises(UserError, match="line 2: column `pool`: the column `attributes` has a `pool` too"):
+        read_listings(path)
+
+
+def test_methods_learn_from_columns_of_a_parquet(tmp_path: Path) -> None:
+    size, random = 24, np.random.default_rng(1)
+    columns = {
+        "listing_id": [f"l{row}" for row in range(size)],
+        "image": random.normal(size=(size, 4)).astype(np.float32).tolist(),
+        "text": [f"a {('sunny', 'quiet', 'lively')[row % 3]} room" for row in range(size)],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "l.parquet")
+    corpus, run = planted(known=read_listings(tmp_path / "l.parquet")), Run(np.random.default_rng(1))
+    for vectors in (
+        vbpr.train(corpus, Vbpr(attribute="image", dimensions=8, epochs=1), run),
+        content2vec.train(corpus, Content2Vec(dimensions=8, epochs=1), run),
+    ):
+        assert vectors[:size].any(axis=1).all()
 
 
 def test_of_a_recording_the_last_record_of_a_listing_counts(tmp_path: Path) -> None:

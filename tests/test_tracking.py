@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -106,6 +107,71 @@ def test_what_is_wrong_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(UserError, match=r"pip install 'insession\[mlflow\]'"):
         Registry(tracking.LOCAL)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("x@v1", "MLflow keeps the aliases"),
+        ("x@V12", "MLflow keeps the aliases"),
+        ("x@Latest", "MLflow keeps the aliases"),
+        ("x@the best", "letters, digits"),
+        ("..@best", "no bundle of the name"),
+        (" @best", "no bundle of the name"),
+        ("x", "NAME@ALIAS"),
+    ],
+)
+def test_what_could_not_be_registered_is_refused_before_anything_is_learned(
+    place: Path, model: str, says: str
+) -> None:
+    result = CliRunner().invoke(
+        train.command, ["absent.zst", "--out", "bundles", "--mlflow", "--register", model]
+    )
+    assert isinstance(result.exception, UserError)
+    assert says in str(result.exception)
+
+
+def test_what_is_not_reserved_may_be_registered() -> None:
+    for alias in ("champion", "v", "v1-rc", "latest_2", "1"):
+        assert tracking.to_register(f"a b@{alias}") == ("a b", alias)
+
+
+@pytest.fixture(params=["refuses", "is silent"])
+def away(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a store that can't be reached."""
+    for name in tracking.IMPATIENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(tracking.IMPATIENT, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        if request.param == "refuses":
+            listening.close()
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_a_store_that_is_away_is_one_line_before_anything_is_learned_or_measured(
+    place: Path, away: str
+) -> None:
+    for command, arguments in (
+        (train.command, ["absent.zst", "--out", "bundles"]),
+        (evaluate.command, ["similar", "--bundle", "absent"]),
+    ):
+        started = time.monotonic()
+        result = CliRunner().invoke(command, [*arguments, "--mlflow", away])
+        assert isinstance(result.exception, UserError)
+        assert str(result.exception).startswith(f"MLflow's store {away}: ")
+        assert "\n" not in str(result.exception)
+        assert time.monotonic() - started < 10
+    assert not tracking.IMPATIENT.keys() & os.environ.keys()
+
+
+def test_how_often_a_store_is_asked_is_as_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    retries, timeout = tracking.IMPATIENT
+    monkeypatch.setenv(retries, "5")
+    monkeypatch.delenv(timeout, raising=False)
+    with tracking._impatient():
+        assert (os.environ[retries], os.environ[timeout]) == ("5", tracking.IMPATIENT[timeout])
+    assert (os.environ[retries], os.environ.get(timeout)) == ("5", None)
 
 
 def evaluated(kind: str, *arguments: str) -> dict[str, Any]:

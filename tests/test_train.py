@@ -274,3 +274,26 @@ def test_similar_places_have_similar_vectors(recording: Path) -> None:
     np.fill_diagonal(matrix, -1)
     market = made.listings.market_codes[rows]
     assert (market[matrix.argmax(axis=1)] == market).mean() > 0.95
+
+
+def test_where_no_bundle_can_be_written_nothing_is_learned_and_nothing_left(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for out in ("file", "file/below", "link"):
+        result = CliRunner().invoke(command, ["absent.zst", "--out", str(tmp_path / out)])
+        assert isinstance(result.exception, UserError)
+        assert str(result.exception).startswith(f"the bundle can't be written to {tmp_path / out}: ")
+    result = CliRunner().invoke(command, ["absent.zst", "--out", str(tmp_path / "new" / "bundles")])
+    assert "absent.zst" in str(result.exception)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "link"}
+
+
+def test_a_folder_that_can_not_be_written_to_is_refused_before_anything_is_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, mode: int = 0o777) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    result = CliRunner().invoke(command, ["absent.zst", "--out", str(tmp_path)])
+    assert str(result.exception) == f"the bundle can't be written to {tmp_path}: Permission denied"

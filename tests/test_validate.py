@@ -10,8 +10,9 @@ import pytest
 
 from insession.main import main
 from models.datasets import checks, joins
-from models.datasets.checks import Check
-from models.datasets.distinct import Distinct
+from models.datasets import distinct as distinct_
+from models.datasets.checks import Check, rare
+from models.datasets.distinct import Distinct, Homes
 from models.datasets.joins import Choices
 from models.datasets.validation import validate
 from models.datasets.visits import Visits
@@ -55,9 +56,9 @@ def look(folder: Path, events: Iterable[Event], listings: Iterable[Listing] | No
     return {check.what: check for check in found}
 
 
-def written(folder: Path, records: Iterable[Record]) -> Checks:
+def written(folder: Path, records: Iterable[Record], partitions: int = 2) -> Checks:
     """The checks of records as they are."""
-    with Writer(folder / "r.jsonl", Header(topic="clicks", partitions=2)) as writer:
+    with Writer(folder / "r.jsonl", Header(topic="clicks", partitions=partitions)) as writer:
         for one in records:
             writer.write(one)
     return {check.what: check for check in validate(folder / "r.jsonl")[1]}
@@ -139,6 +140,29 @@ def test_seconds_for_milliseconds_are_seen(tmp_path: Path) -> None:
 def test_a_user_on_two_partitions_is_seen(tmp_path: Path) -> None:
     found = written(tmp_path, [as_record(click(at), partition=at) for at in (0, 1)])["partitions"]
     assert (found.status, found.found[:9]) == ("fail", "1 of 1 us")
+
+
+def test_of_users_on_many_partitions_each_counts_once(tmp_path: Path) -> None:
+    events = [as_record(click(at, f"u{at % 7}"), partition=at % 4) for at in range(56)]
+    stays = [as_record(click(at, "stays"), partition=1) for at in (60, 61)]
+    found = written(tmp_path, [*events, *stays], 4)["partitions"]
+    assert found.numbers == {"wrong": 7, "of": 8}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "of", "percent"),
+    [
+        (2_996, 3_000, "99.87 %"),
+        (199, 200, "99.5 %"),
+        (3, 3, "100 %"),
+        (999_999, 1_000_000, "99.9999 %"),
+        (1, 2, "50 %"),
+        (1, 3_000, "0.033 %"),
+        (1, 1_000_000, "0.0001 %"),
+    ],
+)
+def test_only_all_are_a_hundred_percent(wrong: int, of: int, percent: str) -> None:
+    assert f"({percent})" in rare("what", wrong, of, "are", "todo").found
 
 
 def test_an_event_id_that_comes_twice_is_seen_unless_the_user_is_another(tmp_path: Path) -> None:
@@ -229,6 +253,26 @@ def test_a_listing_in_two_markets_is_seen(tmp_path: Path) -> None:
     assert (found.status, found.numbers) == ("warn", {"count": 1, "of": 2})
 
 
+def test_a_listing_in_three_markets_is_one_listing(tmp_path: Path) -> None:
+    events = [*(click(7 * at, market=f"m{at}") for at in range(3)), click(1, market="m")]
+    found = look(tmp_path, events)["markets"]
+    assert found.numbers == {"count": 1, "of": 2}
+
+
+@pytest.mark.parametrize(
+    ("prices", "says"),
+    [
+        ((17, 439, 106, 30, 200), "17 to 439, half at most 106"),
+        ((1e11, 1e11), "100,000,000,000 to 100,000,000,000, half at most 100,000,000,000"),
+        ((0.25, 19.99, 1234), "0.25 to 1,234, half at most 19.99"),
+        ((12_345.5, 12_345.5), "12,345.50 to 12,345.50, half at most 12,350"),
+    ],
+)
+def test_prices_are_told_as_they_are(tmp_path: Path, prices: tuple[float, ...], says: str) -> None:
+    known = [Listing(listing_id=f"l{at}", price=price) for at, price in enumerate(prices)]
+    assert look(tmp_path, [], known)["prices of listings"].found == says
+
+
 def test_prices_of_two_currencies_and_of_nothing_are_seen(tmp_path: Path) -> None:
     def search(*prices: float) -> Search:
         shown = tuple(Result(listing_id=f"l{p}", position=p, price=x) for p, x in enumerate(prices, 1))
@@ -271,6 +315,17 @@ def test_hashes_count_what_is_different_and_tell_what_is_there(monkeypatch: pyte
     assert len(distinct) == 300
     hashes = np.array([hash(("u", number)) for number in (0, 299, 300, 1_000_000)])
     assert distinct.holds(hashes).tolist() == [True, True, False, False]
+
+
+def test_things_in_several_places_are_counted_whenever_they_are_sorted_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distinct_, "GATHER", 10)
+    homes = Homes()
+    assert homes.count() == (0, 0)
+    for number in range(1_000):
+        homes.add(number % 300, 0 if number % 300 < 250 else number // 300)
+    assert homes.count() == (300, 50)
 
 
 @pytest.fixture

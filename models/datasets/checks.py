@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -81,4 +82,9 @@ def common(
 
 
 def _percent(count: int, of: int) -> str:
-    return f" ({100 * count / of:.2g} %)"
+    """To two digits, of what is missing to all where that is less: only all are 100 %, and only none 0 %."""
+    percent = 100 * count / of
+    rest = min(percent, 100 - percent)
+    digits = 1 - math.floor(math.log10(rest)) if rest else 0
+    text = f"{percent:.{max(0, digits)}f}"
+    return f" ({text.rstrip('0').rstrip('.') if '.' in text else text} %)"

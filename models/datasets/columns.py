@@ -77,18 +77,23 @@ def events(
 ) -> Iterator[Entry]:
     """The events of the files, in the files' order, and their sessions. Adds to `skipped` and `seen`.
 
-    `unit` is that of the times; where it is None each file's first row tells it. Event ids are the row's number over
+    `unit` is that of the times; where it is None each file's first row tells it, and timestamps of parquet have their own. Event ids are the row's number over
     all files where no column has them. Raises UserError with file, line (in parquet row) and column.
     """
     row = 0
     names = list(columns.values())
     for path in paths:
         known = unit
-        for line, cells in _parquet(path, names) if _is_parquet(path) else _text(path, names):
+        table = (
+            _parquet(path, names, columns["timestamp"])
+            if _is_parquet(path)
+            else ((line, cells, None) for line, cells in _text(path, names))
+        )
+        for line, cells, own in table:
             row += 1
             said = dict(zip(columns, cells, strict=True))
             try:
-                known = known or _unit(said["timestamp"], columns["timestamp"])
+                known = own or known or _unit(said["timestamp"], columns["timestamp"])
                 entry = _event(f"{row:09d}", said, columns, kinds, known, skipped, seen)
             except WrongCell as error:
                 raise UserError(f"{path}:{line}: {error}") from None
@@ -181,8 +186,11 @@ def _is_parquet(path: str) -> bool:
         return False  # What reads it as text says why it can't be read.
 
 
-def _parquet(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """The cells of a parquet file as text, with the row's number from 1; times as milliseconds, nulls as nothing."""
+def _parquet(path: str, names: Sequence[str], time: str) -> Iterator[tuple[int, list[str], Unit | None]]:
+    """The cells of a parquet file as text, with the row's number from 1; times as milliseconds, nulls as nothing.
+
+    With each row the unit of the column `time`, where its type tells it.
+    """
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -195,10 +203,11 @@ def _parquet(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]
             for name in names:
                 if name not in found:
                     raise UserError(f"{path}:1: no column `{name}`: found {', '.join(map(repr, found[:16]))}")
+            own: Unit | None = "milliseconds" if _is_time(file.schema_arrow.field(time).type) else None
             for batch in file.iter_batches(columns=list(dict.fromkeys(names))):
                 for cells in zip(*(_cells(batch[name]) for name in names), strict=True):
                     number += 1
-                    yield number, list(cells)
+                    yield number, list(cells), own
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"{path}:{number + 1}: parquet that can't be read: {' '.join(str(error).split())}"
@@ -208,9 +217,16 @@ def _parquet(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]
 def _cells(column: Any) -> list[str]:
     import pyarrow as pa
 
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+    if _is_time(column.type):
         column = column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
     return [_cell(value) for value in column.to_pylist()]
+
+
+def _is_time(kind: Any) -> bool:
+    """Whether a column of this Arrow type knows its unit."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""How many different things there are among millions, in eight bytes each."""
+"""How many different things there are among millions, in eight bytes each, and how many are found in several places."""
 
 from __future__ import annotations
 
@@ -49,3 +49,33 @@ class Distinct:
         inside = places < len(self._sorted)
         found[inside] = self._sorted[places[inside]] == hashes[inside]
         return found
+
+
+class Homes:
+    """Things and the places where each is found, as hashes in 16 bytes for each pair of both, told apart as by `Distinct`."""
+
+    def __init__(self) -> None:
+        self._sorted: Hashes = np.empty((0, 2), np.int64)
+        self._new = array("q")
+        self._due = GATHER
+
+    def add(self, thing: Hashable, place: Hashable) -> None:
+        self._new.append(hash(thing))
+        self._new.append(hash(place))
+        if len(self._new) >= 2 * self._due:
+            self._gather()
+
+    def _gather(self) -> None:
+        pairs = np.concatenate((self._sorted, np.frombuffer(self._new, np.int64).reshape(-1, 2)))
+        pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        first = np.ones(len(pairs), bool)
+        first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
+        self._sorted = pairs[first]
+        self._new = array("q")
+        self._due = max(GATHER, len(self._sorted) // 2)
+
+    def count(self) -> tuple[int, int]:
+        """How many things there are, and how many of them are in more than one place."""
+        self._gather()
+        places = np.unique(self._sorted[:, 0], return_counts=True)[1]
+        return len(places), int((places > 1).sum())

@@ -65,6 +65,8 @@ SWING = 0.5
 """How far the logarithm of a popularity swings with the weeks."""
 DAY = 86_400_000
 NEVER = 1 << 62
+FEWEST = 2 * SHOWN
+"""Listings of a market."""
 
 
 class Catalogue:
@@ -72,15 +74,13 @@ class Catalogue:
 
     def __init__(self, rng: np.random.Generator, start_ms: int, markets: int, listings: int) -> None:
         """`listings` in all, in the first `markets` cities. Raises ValueError where that can't be."""
-        if not 1 <= markets <= len(CITIES) or listings < markets * 2 * SHOWN:
-            raise ValueError(f"1 to {len(CITIES)} markets of at least {2 * SHOWN} listings each")
+        if not 1 <= markets <= len(CITIES) or listings < markets * FEWEST:
+            raise ValueError(f"1 to {len(CITIES)} markets of at least {FEWEST} listings each")
         self.start_ms = start_ms
         self.share: Vector = 1 / np.sqrt(np.arange(1, markets + 1))
         """float64 [markets]: each market's part of the listings and of the visits."""
         self.share /= self.share.sum()
-        self.size: Whole = 2 * SHOWN + np.floor(self.share * (listings - markets * 2 * SHOWN)).astype(
-            np.int64
-        )
+        self.size: Whole = FEWEST + np.floor(self.share * (listings - markets * FEWEST)).astype(np.int64)
         """int64 [markets]: how many listings each has; and the row of its first."""
         self.size[0] += listings - self.size.sum()
         self.first: Whole = np.cumsum(self.size) - self.size

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from math import log2
+from math import inf
 
 from models import sessions
-from models.datasets.distinct import Distinct
+from models.datasets.distinct import Homes
 from models.datasets.joins import Choices, Joins
 from models.datasets.visits import Visits
 from models.events import EventError, Impossible, Late, Search, Tick, UserEvent, decode
@@ -15,30 +15,34 @@ from models.recording import Record, home
 from models.sessions import KINDS
 
 YEAR_2000 = 946_684_800_000
-OCTAVE = 8
-"""Prices are counted in so many steps to the double."""
+DIGITS = 4
+"""Prices are counted by so many digits: a median to these is the exact one, rounded."""
 
 
 @dataclass(slots=True)
 class Prices:
-    """Prices, counted by the eighth of an octave."""
+    """Prices: those of 0, and of the others the least, the greatest, and how many there are of each when rounded."""
 
-    steps: Counter[int] = field(default_factory=Counter)
+    rounded: Counter[float] = field(default_factory=Counter)
     free: int = 0
+    lowest: float = inf
+    highest: float = 0.0
 
     def add(self, price: float | None) -> None:
         if price == 0:
             self.free += 1
         elif price is not None:
-            self.steps[round(OCTAVE * log2(price))] += 1
+            self.rounded[float(f"{price:.{DIGITS}g}")] += 1
+            self.lowest = min(self.lowest, price)
+            self.highest = max(self.highest, price)
 
-    def quantile(self, share: float) -> float:
-        """A price that this share of the prices does not exceed, to a tenth; 0 without prices."""
-        left = share * self.steps.total()
-        for step, count in sorted(self.steps.items()):
+    def median(self) -> float:
+        """The price that half of the prices do not exceed, to `DIGITS` digits; 0 without prices."""
+        left = self.rounded.total() / 2
+        for price, count in sorted(self.rounded.items()):
             left -= count
             if left <= 0:
-                return float(2 ** (step / OCTAVE))
+                return price
         return 0.0
 
 
@@ -61,16 +65,13 @@ class Tally:
     """Records with an offset, and those whose is not greater than the one before in their partition."""
     ancient: int = 0
     """Events dated before the year 2000."""
-    users: Distinct = field(default_factory=Distinct)
-    homes: Distinct = field(default_factory=Distinct)
-    """Users, each with a partition."""
+    users: Homes = field(default_factory=Homes)
+    """Users, each with its partitions."""
     actions: int = 0
     of_known: int = 0
     with_market: int = 0
-    listings: Distinct = field(default_factory=Distinct)
-    """Listings acted on with a market,"""
-    in_markets: Distinct = field(default_factory=Distinct)
-    """and each with a market."""
+    listings: Homes = field(default_factory=Homes)
+    """Listings acted on with a market, each with its markets."""
     prices: Prices = field(default_factory=Prices)
     joins: Joins = field(default_factory=Joins)
     choices: Choices = field(default_factory=Choices)
@@ -109,8 +110,7 @@ class Tally:
 
     def _user_event(self, partition: int, event: UserEvent) -> None:
         self.ancient += event.timestamp < YEAR_2000
-        self.users.add(event.user_id)
-        self.homes.add((event.user_id, partition))
+        self.users.add(event.user_id, partition)
         self.joins.add(event)
         self.choices.add(event)
         if isinstance(event, Search):
@@ -123,7 +123,6 @@ class Tally:
         self.of_known += self.known is not None and listing in self.known
         if market is not None:
             self.with_market += 1
-            self.listings.add(listing)
-            self.in_markets.add((listing, market))
+            self.listings.add(listing, market)
         if KINDS[type(event)] != "rejection":  # the host's
             self.visits.add(partition, event.user_id, event.timestamp)

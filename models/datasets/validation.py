@@ -1,6 +1,6 @@
 """Whether a recording can be trusted to learn from: one pass over its records, and the checks that come of it.
 
-Memory grows by eight bytes for each id, and else with what is open at a time: visits, and the newest searches.
+Memory grows by eight bytes for each id, 16 for each place of one, and else with what is open at a time: visits, and the newest searches.
 """
 
 from __future__ import annotations
@@ -122,10 +122,10 @@ def _order(tally: Tally) -> Iterator[Check]:
         "events are from before the year 2000",
         "`timestamp` is in milliseconds: are these seconds?",
     )
-    users = len(tally.users)
+    users, moved = tally.users.count()
     yield rare(
         "partitions",
-        len(tally.homes) - users,
+        moved,
         users,
         "users have events in more than one partition",
         "let all producers use the user id as key and Kafka's default (murmur2) partitioner: "
@@ -264,8 +264,7 @@ def _visits(visits: Visits) -> Iterator[Check]:
 
 
 def _markets(tally: Tally) -> Check:
-    of = len(tally.listings)
-    several = len(tally.in_markets) - of
+    of, several = tally.listings.count()
     check = common(
         "markets",
         several,
@@ -283,13 +282,13 @@ def _markets(tally: Tally) -> Check:
 
 
 def _prices(what: str, prices: Prices) -> Check:
-    known = prices.steps.total() + prices.free
+    known = prices.rounded.total() + prices.free
     if not known:
         return Check(what=what, status="skip", found="no prices")
-    low, middle, high = (prices.quantile(share) for share in (0, 0.5, 1))
-    found = f"{low:,.3g} to {high:,.3g}, half below {middle:,.3g}"
+    low, middle, high = prices.lowest if prices.rounded else 0.0, prices.median(), prices.highest
+    found = f"{_amount(low)} to {_amount(high)}, half at most {_amount(middle)}"
     numbers = {"lowest": low, "median": middle, "highest": high, "free": prices.free, "known": known}
-    if prices.steps and high > checks.SPREAD * low:
+    if high > checks.SPREAD * low:
         todo = "are these of one currency, and none in cents? Give all in one"
         return Check(what=what, status="warn", found=found, todo=todo, numbers=numbers)
     if prices.free > checks.WRONG * known:
@@ -297,6 +296,13 @@ def _prices(what: str, prices: Prices) -> Check:
         todo = "leave out a price that is not known: 0 is a price too"
         return Check(what=what, status="warn", found=found, todo=todo, numbers=numbers)
     return Check(what=what, status="pass", found=found, numbers=numbers)
+
+
+def _amount(price: float) -> str:
+    """A price as prices are written: to the hundredth, where it is not below one."""
+    if not 1 <= price < 1e15:
+        return f"{price:.3g}"
+    return f"{price:,.2f}".removesuffix(".00")
 
 
 def _first(tally: Tally, reason: str) -> str:

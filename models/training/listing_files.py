@@ -1,6 +1,6 @@
 """Listings files: parquet, CSV or JSON lines with the fields of a Listing, or a recording of the `listings` topic.
 
-Columns that are no field of a Listing are ignored; empty cells say nothing.
+Columns of parquet and CSV that are no field of a Listing are attributes of that name; empty cells say nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from typing import Any
 import msgspec
 
 from models.errors import UserError
-from models.listings import Listing
+from models.listings import Attribute, Listing
 from models.recording import Header, read
+from models.training import attribute_columns
 
 FIELDS = Listing.__struct_fields__
+INDEX = "__index_level_"
+"""Columns that begin so are pandas' row numbers."""
 
 
 def read_listings(path: Path) -> list[Listing]:
@@ -53,9 +56,10 @@ def _parquet(path: Path) -> Iterator[tuple[int, Listing]]:
 
     try:
         file = pq.ParquetFile(path)
-        columns = [name for name in file.schema_arrow.names if name in FIELDS]
+        columns = [name for name in file.schema_arrow.names if not name.startswith(INDEX)]
         if "listing_id" not in columns:
             raise UserError(f"{path}: no column `listing_id`; it has {', '.join(file.schema_arrow.names)}")
+        others = [name for name in columns if name and name not in FIELDS]
         number = 0
         for batch in file.iter_batches(columns=columns):
             for row in batch.to_pylist():
@@ -64,6 +68,12 @@ def _parquet(path: Path) -> Iterator[tuple[int, Listing]]:
                     row["listing_id"] = str(row["listing_id"])
                 if isinstance(row.get("attributes"), list):  # a parquet map comes as pairs
                     row["attributes"] = dict(row["attributes"])
+                for name in others:
+                    try:
+                        value = attribute_columns.of_value(row[name])
+                    except ValueError as error:
+                        raise UserError(f"{path}: row {number}: column `{name}`: {error}") from None
+                    _add(path, f"row {number}", row, name, value)
                 yield number, _listing(path, "row", number, row, strict=True)
     except (pa.ArrowException, OSError) as error:
         raise UserError(
@@ -79,6 +89,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Listing]]:
                 raise UserError(
                     f"{path}:1: no column `listing_id`; it has {', '.join(reader.fieldnames or ['none'])}"
                 )
+            rows: list[tuple[int, dict[str, Any]]] = []
             for row in reader:
                 if None in row or None in row.values():
                     raise UserError(
@@ -86,9 +97,30 @@ def _csv(path: Path) -> Iterator[tuple[int, Listing]]:
                     )
                 if row.get("attributes"):
                     row["attributes"] = msgspec.json.decode(row["attributes"])
-                yield reader.line_num, _listing(path, "line", reader.line_num, row, strict=False)
+                rows.append((reader.line_num, row))
         except (csv.Error, UnicodeDecodeError, EOFError, OSError, msgspec.DecodeError) as error:
             raise UserError(f"{path}: not CSV in UTF-8 that can be read: {error}") from None
+    others = {
+        name: attribute_columns.of_texts(row[name] for _, row in rows)
+        for name in reader.fieldnames or ()
+        if name and name not in FIELDS
+    }
+    for number, row in rows:
+        for name, read_cell in others.items():
+            _add(path, f"line {number}", row, name, read_cell(row[name]))
+        yield number, _listing(path, "line", number, row, strict=False)
+
+
+def _add(path: Path, where: str, row: dict[str, Any], name: str, value: Attribute | None) -> None:
+    """Add an attribute to those of a row. Raises UserError where its `attributes` have it already."""
+    if value is None:
+        return
+    attributes = row["attributes"] = row.get("attributes") or {}
+    if not isinstance(attributes, dict):
+        return  # What reads the row says what is wrong with them.
+    if name in attributes:
+        raise UserError(f"{path}: {where}: column `{name}`: the column `attributes` has a `{name}` too")
+    attributes[name] = value
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Listing]]:
