@@ -52,7 +52,7 @@ def named(paths: Sequence[Path], taken: Collection[str] = ()) -> dict[str, Path]
     for path in paths:
         name = path.name if path.name not in ("", "..", bundle_.CURRENT) else bundle_.find(path).name
         if name in found or name in taken:
-            name = str(path)
+            name = str(path) if str(path) not in taken else str(path.absolute())
         if name in found:
             raise click.UsageError(f"--bundle {path} is given twice")
         found[name] = path

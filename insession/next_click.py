@@ -13,11 +13,11 @@ import numpy as np
 
 from insession import outcome as outcome_
 from insession import pages
-from insession.compared import bundle_option, learned_later, named, seed_option
+from insession.compared import bundle_option, learned_later, loaded, seed_option
 from insession.outcome import Outcome
+from insession.pages import OWN
 from insession.progress import Progress, Stages
 from insession.times import Time, text
-from models import bundle as bundle_
 from models.bundle import Bundle
 from models.datasets import formats
 from models.errors import UserError
@@ -26,7 +26,6 @@ from models.evaluation.methods import BASELINES
 from models.evaluation.next_click import Recommended
 from models.evaluation.visits import Visits
 
-OWN = "insession"
 FILE = "A recording, or a file that `insession import` takes, told by its content; may be repeated."
 
 
@@ -62,7 +61,7 @@ def command(
     """Ask which listing is clicked next, at every click of every visit, and compare with everything simple.
 
     What needs training is trained on --train alone, and every baseline's settings are chosen on its last part. The row
-    `insession` is the bundle that `insession train` would make of it. Visits are the data's own sessions where it names
+    `insession` has the vectors and the encoder that `insession train` learns by default, of all of it. Visits are the data's own sessions where it names
     them, and end after 30 silent minutes where not. Asked are all clicks behind a visit's first whose listing occurs in
     the training; known is what was clicked before in the visit. The intervals are 95 % bootstrap intervals over visits.
 
@@ -71,7 +70,7 @@ def command(
       insession import marketplace --visits 300 --out sim.jsonl.zst
       insession evaluate next-click --train sim.jsonl.zst --test sim.jsonl.zst --split 2024-12-30T03:00
     """
-    bundles = named(bundle_paths, [*BASELINES, OWN])
+    bundles = loaded(bundle_paths, [*BASELINES, OWN])
     measured: dict[str, Bundle] = {}
     names = [*BASELINES, OWN, *bundles]
     for name in only:
@@ -102,12 +101,12 @@ def command(
                 try:
                     made = _trained(train_files, split, seed, progress)
                 except UserError as error:
-                    if not rows:
+                    if wanted == [OWN]:
                         raise
                     warnings.append(f"no row {OWN}: {error}")
                     continue
             else:
-                made = bundle_.load(bundles[name])
+                made = bundles[name]
                 warnings += learned_later(name, made, test.times[test.starts[:-1]].tolist(), "test visits")
             measured[name] = made
             fit = time.perf_counter() - started

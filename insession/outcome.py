@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ def _check(path: Path | None) -> None:
         raise UserError(f"--report needs {error.name}: pip install 'insession[evaluate]'") from None
     if not path.parent.is_dir():
         raise UserError(f"--report {path}: there is no folder {path.parent}")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"--report {path}: it can't be written")
 
 
 def _bundles(bundles: Mapping[str, Bundle]) -> dict[str, object]:

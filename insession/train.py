@@ -90,6 +90,11 @@ threads_option = click.option(
     help="Start from the vectors that this bundle has of the same listings, instead of random ones.",
 )
 @click.option(
+    "--no-ranker",
+    is_flag=True,
+    help="Learn no ranker: the vectors are fitted to all of the recording, and the ranker is the default one.",
+)
+@click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
@@ -119,6 +124,7 @@ def command(
     patience: int,
     checkpoints: Path | None,
     warm_start: Path | None,
+    no_ranker: bool,
     device: str,
     mlflow: str | None,
     register: str | None,
@@ -172,6 +178,7 @@ def command(
             device=device,
             checkpoints=checkpoints,
             warm_start=warm_start,
+            learn_ranker=not no_ranker,
             on_progress=stage.update,
         )
     finally:
@@ -221,7 +228,8 @@ def command(
             f"  cold      {report['cold_with_vector']:,} of {report['cold']:,} that nobody acted on have one"
         )
     learned = f"learned from {report['searches']:,} searches"
-    default = f"the default: fewer than {pipeline.FEWEST} searches in a session with a known choice"
+    few = f"fewer than {pipeline.FEWEST} searches in a session with a known choice"
+    default = f"the default: {'--no-ranker' if no_ranker else few}"
     click.echo(f"  ranker    {learned if facts.ranker == 'learned' else default}")
     click.echo(f"  index     {finds(index)}")
 

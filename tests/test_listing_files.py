@@ -119,6 +119,13 @@ def test_a_cell_that_can_be_no_attribute_is_refused_with_row_and_column(
         read_listings(tmp_path / "l.parquet")
 
 
+def test_a_cell_that_python_has_no_value_for_is_refused(tmp_path: Path) -> None:
+    moment = pa.array([1, 2], pa.timestamp("ns"))
+    pq.write_table(pa.table({"listing_id": ["a", "b"], "odd": moment}), tmp_path / "l.parquet")
+    with pytest.raises(UserError, match=r"l\.parquet: "):
+        read_listings(tmp_path / "l.parquet")
+
+
 def test_an_attribute_that_is_said_twice_is_refused(tmp_path: Path) -> None:
     path = lines(tmp_path / "l.csv", "listing_id,attributes,pool", 'a,"{""pool"":true}",', "b,{},1")
     assert [listing.attributes for listing in read_listings(path)] == [{"pool": True}, {"pool": 1.0}]

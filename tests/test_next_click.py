@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from insession.compared import named
 from insession.evaluate import command
 from insession.next_click import table
 from models import bundle
@@ -210,7 +211,7 @@ def test_a_bundle_has_a_row_named_by_its_folder_and_is_told_of_when_it_has_seen_
     files: tuple[str, str], tmp_path: Path
 ) -> None:
     for name, source in (("earlier", files[0]), ("peeked", files[1])):
-        bundle.write(tmp_path / name, pipeline.train(source))
+        bundle.write(tmp_path / name, pipeline.train(source, learn_ranker=False))
     result = run(
         "--train", files[0], "--test", files[1], "--json", "--only", "insession", "--only", "earlier",
         "--only", "peeked", "--bundle", str(tmp_path / "earlier"), "--bundle", str(tmp_path / "peeked"),
@@ -294,6 +295,19 @@ def test_what_can_not_be_measured_is_a_user_error(files: tuple[str, str], tmp_pa
     wrong = run("--train", files[0], "--test", files[1], "--only", "magic")
     assert wrong.exit_code == 2
     assert "the rows are popularity, " in wrong.output
+
+
+def test_a_bundle_in_a_folder_that_is_named_as_a_row_has_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named([Path("insession")], ["insession"]) == {str(tmp_path / "insession"): Path("insession")}
+    assert named([Path("a/x"), Path("b/x")]) == {"x": Path("a/x"), "b/x": Path("b/x")}
+
+
+def test_a_bundle_that_is_not_there_is_told_before_anything_is_measured(files: tuple[str, str]) -> None:
+    result = run("--train", "nowhere", "--test", files[1], "--bundle", "absent")
+    assert "absent" in str(result.exception)
 
 
 def test_where_no_bundle_can_be_learned_the_baselines_stand_all_the_same(tmp_path: Path) -> None:

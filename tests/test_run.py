@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from models.encoder import Encoder, Learned, Mean
 from models.errors import UserError
+from models.sessions import Action, Session
 from models.training import held_out, skip_gram
 from models.training.corpus import steps
 from models.training.methods import METHODS, configured
 from models.training.run import CHECKPOINT, Floats, Run
 from models.training.skip_gram import SkipGram
-from tests.made import a_corpus, unit
+from tests.made import START, a_bundle, a_corpus, unit
 
 SMALL = SkipGram(dimensions=4, epochs=4, block=64)
 
@@ -101,6 +103,29 @@ def test_validation_is_what_a_plain_loop_gives() -> None:
             rank = 1 + sum(scores > scores[session[at]])
             expected.append(1 / rank if rank <= 20 else 0)
     assert held_out.mrr(vectors, a_corpus(sessions)) == pytest.approx(np.mean(expected))
+
+
+def test_with_a_learned_encoder_it_is_the_rank_that_the_encoder_gives() -> None:
+    random = np.random.default_rng(0)
+    vectors = unit(30, 6)
+    learned = Learned(random.normal(size=(3, 6)).astype(np.float32), random.normal(size=6).astype(np.float32))
+    made = a_bundle(vectors=vectors)
+    encoder = Encoder(Mean(), made.space, learned)
+    rows = [random.permutation(30)[:5].tolist() for _ in range(20)]
+    expected = []
+    for session in rows:
+        for at in range(1, 5):
+            events = tuple(
+                Action(START + n, f"e{n}", "click", f"l{row}") for n, row in enumerate(session[:at])
+            )
+            scores = vectors @ np.array(encoder.encode(Session(START, events)), np.float32)
+            rank = int((scores >= scores[session[at]]).sum())
+            expected.append(1 / rank if rank <= held_out.TOP else 0.0)
+    corpus = a_corpus([*rows, [29]])
+    order = [corpus.listings.row[f"l{row}"] for row in range(30)]
+    placed = np.zeros_like(vectors)
+    placed[order] = vectors
+    assert held_out.mrr(placed, corpus, learned) == pytest.approx(np.mean(expected))
 
 
 def test_settings_are_read_as_what_they_are_and_wrong_ones_are_refused() -> None:

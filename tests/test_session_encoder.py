@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -123,6 +126,24 @@ def test_recent_sessions_weigh_more_by_half_lives() -> None:
     assert set(session_encoder._recency(corpus, held_out.times(corpus), float("inf")).tolist()) == {1.0}
 
 
+def test_where_habits_change_recent_sessions_weigh_more() -> None:
+    random = np.random.default_rng(0)
+    before, after = random.permutation(40), random.permutation(40)
+
+    def visit(follows: npt.NDArray[np.int64], start: int) -> list[int]:
+        return [start, int(follows[start]), int(follows[follows[start]])]
+
+    def chosen(change: int) -> float:
+        starts = random.integers(40, size=1_500).tolist()
+        sessions = [visit(before if at < change else after, start) for at, start in enumerate(starts)]
+        corpus, run = a_corpus(sessions), Run(np.random.default_rng(1))
+        corpus.times[:] = np.arange(len(corpus.times))
+        session_encoder.train(corpus, replace(SMALL, epochs=1), run)
+        return run.metrics.get("half_life", math.inf)
+
+    assert chosen(1_350) < chosen(0)
+
+
 def test_one_session_that_ends_long_after_all_others_does_not_weigh_everything() -> None:
     corpus = a_corpus([(0, 1)] * 100)
     corpus.times[:] = np.arange(200)
@@ -132,7 +153,8 @@ def test_one_session_that_ends_long_after_all_others_does_not_weigh_everything()
 
 def test_a_corpus_in_many_parts_is_learned_as_well_as_one_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = cycles()
-    monkeypatch.setattr(corpus_, "PART", 100)
+    for of in (corpus_, session_encoder):
+        monkeypatch.setattr(of, "PART", 100)
     assert len(list(corpus.parts())) > 10
     learned = made(corpus)
     found = 0

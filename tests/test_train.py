@@ -156,6 +156,22 @@ def test_without_searches_the_ranker_is_the_default_and_the_vectors_are_fitted_t
     assert "so few listings are compared one by one" in result.stdout
 
 
+def test_without_a_ranker_to_learn_the_vectors_are_fitted_to_everything(
+    recording: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(
+        command, [str(recording), "--out", str(tmp_path / "bundles"), "--no-ranker", "--epochs", "1"]
+    )
+    assert "the default: --no-ranker" in result.stdout
+    facts = bundle.load(tmp_path / "bundles").manifest.training
+    assert facts.ranker == "default"
+    assert facts.embeddings_until == facts.trained_until + 1  # type: ignore[operator]
+    assert (
+        facts.embeddings_until
+        > pipeline.train(recording, method="skip-gram", settings=QUICK).manifest.training.embeddings_until
+    )  # type: ignore[operator]
+
+
 def test_a_listing_that_is_near_no_other_has_no_vector(tmp_path: Path) -> None:
     shown = Search(
         event_id="s",
@@ -233,7 +249,7 @@ def test_nothing_to_learn_from_is_a_user_error(tmp_path: Path, events: list[Even
 
 def test_where_a_setting_leaves_nothing_it_is_named(recording: Path) -> None:
     with pytest.raises(UserError, match="no session of what fewest_clicks = 500 leaves acts on two"):
-        pipeline.train(recording, method="skip-gram", settings=SkipGram(fewest_clicks=500))
+        pipeline.train(recording, method="skip-gram", settings=SkipGram(fewest_clicks=500), validation=0.2)
 
 
 def test_an_until_before_everything_says_so(recording: Path) -> None:

@@ -33,12 +33,11 @@ def report(made: Bundle, train: Visits, test: Visits, random: np.random.Generato
         for row, listing in enumerate(made.listings.ids)
         if listing not in clicked and made.vectors[row].any()
     ]
-    first = len(train.listings)
+    known = [known[at] for at in random.permutation(len(known))]  # of equal scores the first is listed
     behind = np.ones(len(test.items), np.bool_)
     behind[test.starts[:-1]] = False
     cold = np.array([listing not in clicked for listing in test.listings])[test.items]
-    asked = positions(test, replace(train, listings=train.listings + known))
-    asked = asked[asked.targets >= first]
+    asked = positions(test, replace(train, listings=known))
     clicks, size = int((behind & cold).sum()), len(known)
     found: dict[str, Any] = {
         "clicks": clicks,
@@ -51,11 +50,10 @@ def report(made: Bundle, train: Visits, test: Visits, random: np.random.Generato
     }
     if not len(asked):
         return found
-    score = Bundled(made, train.listings + known)
-    step = max(1, CELLS // (first + size))
+    score = Bundled(made, known)
+    step = max(1, CELLS // size)
     blocks = [asked[at : at + step] for at in range(0, len(asked), step)]
-    listed = np.concatenate([lists.best(score(block)[:, first:], LENGTH) for block in blocks])
-    ranks = lists.ranks(listed, asked.targets - first)
+    ranks = lists.ranks(np.concatenate([lists.best(score(block), LENGTH) for block in blocks]), asked.targets)
     values = np.column_stack([hits(ranks, LENGTH), reciprocal(ranks, LENGTH)])
     visits = np.unique(asked.visits, return_inverse=True)[1]
     places = min(LENGTH, size)

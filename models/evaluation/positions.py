@@ -38,7 +38,7 @@ class Positions:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, which: slice | npt.NDArray[np.bool_]) -> Positions:
+    def __getitem__(self, which: slice) -> Positions:
         return replace(
             self,
             begins=self.begins[which],

@@ -49,7 +49,7 @@ class Content2Vec:
     """One of LOSSES."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Listings drawn for each pair."""
-    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.75
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
     left_out: Annotated[float, Meta(ge=0, lt=1)] = 0.3
     """How often a listing's collaborative vector is left out of a block."""

@@ -54,7 +54,7 @@ class Eges:
     """A context is at most so many steps away (5 in the paper)."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Drawn for each pair."""
-    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.75
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
     learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.05
     loss: str = "log-sigmoid"

@@ -22,8 +22,9 @@ def times(corpus: Corpus) -> Ints:
 
 
 def until(corpus: Corpus, share: float) -> int:
-    """The time (ms) from which the last `share` of the actions is."""
-    return int(np.quantile(times(corpus), 1 - share))
+    """The time (ms) from which the last `share` of the actions is; 0 where there are none."""
+    sample = times(corpus)
+    return int(np.quantile(sample, 1 - share)) if len(sample) else 0
 
 
 def mrr(vectors: Floats, sessions: Corpus, learned: Learned | None = None) -> float:

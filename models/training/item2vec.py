@@ -38,7 +38,7 @@ class Item2Vec:
     """A context is at most so many places away in the epoch's order; all of the set where it is smaller."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Drawn for each pair."""
-    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.75
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
     subsampling: Annotated[float, Meta(ge=0)] = 1e-3
     """Clicks on listings of a greater share than this are dropped at random, the more the more frequent; 0: none."""

@@ -75,7 +75,13 @@ def _parquet(path: Path) -> Iterator[tuple[int, Listing]]:
                         raise UserError(f"{path}: row {number}: column `{name}`: {error}") from None
                     _add(path, f"row {number}", row, name, value)
                 yield number, _listing(path, "row", number, row, strict=True)
-    except (pa.ArrowException, OSError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        OverflowError,
+        KeyError,
+    ) as error:  # a cell Python has no value for
         raise UserError(
             f"{path}: not a parquet file that can be read: {str(error).splitlines()[0]}"
         ) from None

@@ -43,7 +43,7 @@ class MatrixFactorisation:
     """One of LOSSES, or `weighted-squares`."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Listings not acted on, drawn for each that was; for weighted squares all of them count."""
-    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.5
     """Negatives are drawn by frequency to this power."""
     alpha: Annotated[float, Meta(ge=0)] = 10.0
     """Weighted squares: having acted r times on a listing weighs 1 + alpha r."""

@@ -49,7 +49,7 @@ class MetaProd2Vec:
     """A context is at most so many clicks away."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Drawn for each pair."""
-    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.75
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
     learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.1
     loss: str = "log-sigmoid"

@@ -57,7 +57,7 @@ class NeuralCollaborativeFiltering:
     """One of LOSSES."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 4
     """Listings not acted on, drawn for each that was."""
-    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.0
     """Negatives are drawn by frequency to this power."""
     regulariser: str = "l2"
     """One of REGULARISERS, of the dot product's rows that an example has,"""

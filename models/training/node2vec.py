@@ -42,7 +42,7 @@ class Node2Vec:
     """A context is at most so many steps away."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Drawn for each pair."""
-    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.75
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
     learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.2
     loss: str = "log-sigmoid"

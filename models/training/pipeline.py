@@ -65,17 +65,19 @@ def train(
     checkpoints: Path | None = None,
     warm_start: Path | None = None,
     ranked: Ranking | None = None,
+    learn_ranker: bool = True,
     on_progress: Progress = lambda title, done, total, note: None,
 ) -> Bundle:
     """A bundle, in memory, from the recording at `path` and what is `known` of listings.
 
     `settings` are the method's. The last part of what vectors may be fitted to, `validation` of it, is held out to see
-    how good they are after each epoch, and with `patience` to stop early. The same arguments give the same bundle on
+    how good they are after each epoch, and with `patience` to stop early. Without `learn_ranker` the vectors are fitted to
+    everything, and the ranker is the default one. The same arguments give the same bundle on
     one machine, where `threads` is 1. Raises UserError where the recording can't be read or holds nothing to learn from.
     """
     ranked = ranked or Ranking()
     found = gather(path, known, until, lambda done: on_progress("reading", done, 0, ""))
-    split = _split(found.searches)
+    split = _split(found.searches) if learn_ranker else None
     searches = _remembered(path, until, found, on_progress) if split is not None else []
     if sum(choice.search.timestamp >= (split or 0) for choice in searches) < FEWEST:
         split = None

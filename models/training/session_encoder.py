@@ -61,7 +61,7 @@ class SessionEncoder:
     """The settings of the training."""
 
     dimensions: Annotated[int, Meta(ge=4, le=1024)] = 64
-    identity: Annotated[float, Meta(ge=0, le=0.9)] = 0.375
+    identity: Annotated[float, Meta(gt=0, le=0.9)] = 0.375
     """The part of the dimensions that tells each listing from its neighbours,"""
     identity_length: Annotated[float, Meta(ge=0, lt=1)] = 0.6
     """and the length of a vector in these, at first."""
@@ -75,9 +75,14 @@ class SessionEncoder:
     block: Annotated[int, Meta(ge=1)] = 1024
     negatives: Annotated[int, Meta(ge=1)] = 1024
     """Drawn for a block."""
-    noise_exponent: float = 0.75
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
     learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.004
+
+    @property
+    def own(self) -> int:
+        """The dimensions of the identity."""
+        return max(1, round(self.identity * self.dimensions))
 
 
 def train(corpus: Corpus, settings: SessionEncoder, run: Run) -> Floats:
@@ -93,7 +98,7 @@ def train(corpus: Corpus, settings: SessionEncoder, run: Run) -> Floats:
 
 def _half_life(sessions: Corpus, settings: SessionEncoder, run: Run) -> float:
     """The one of HALF_LIVES with which an epoch on the earlier sessions ranks the next listings of the last ones best."""
-    until = held_out.until(sessions, HELD_OUT) if sessions.sessions else 0
+    until = held_out.until(sessions, HELD_OUT)
     early = sessions.only(lambda part: _by_session(part, part.ends < until))
     late = sessions.only(lambda part: _by_session(part, part.ends >= until))
     if min(_targets(early), _targets(late)) < FEWEST:
@@ -218,11 +223,11 @@ def _recency(part: Corpus, sample: Ints, half_life: float) -> Floats:
 def _start(sessions: Corpus, settings: SessionEncoder, random: np.random.Generator) -> tuple[Floats, Ints]:
     """Where the vectors start, [n, d], and how often each listing that has one was acted on, [n], 0 for the others."""
     count = len(sessions.listings)
-    degree = torch.zeros(count)
+    degree = torch.zeros(count, dtype=torch.float64)  # in which many small weights add up
     for pairs, weights in _pairs(sessions, settings.reach):
-        degree.index_add_(0, pairs[0], weights)
-    scale = torch.where(degree > 0, degree.rsqrt(), 0)[:, None]
-    other = max(1, round(settings.identity * settings.dimensions))
+        degree.index_add_(0, pairs[0], weights.double())
+    scale = torch.where(degree > 0, degree.rsqrt(), 0).float()[:, None]
+    other = settings.own
     near = torch.from_numpy(random.normal(size=(count, settings.dimensions - other)).astype(np.float32))
     for _ in range(settings.diffusions):
         scaled, near = near * scale, torch.zeros_like(near)
@@ -260,7 +265,6 @@ def _pairs(sessions: Corpus, reach: int) -> Iterator[tuple[Tensor, Tensor]]:
 def _ages(settings: SessionEncoder) -> tuple[Tensor, Tensor]:
     """The encoder's weights by age, newest first, and its constant, before they are trained."""
     ages = 10.0 * 0.7 ** torch.arange(settings.ages)[:, None].repeat(1, settings.dimensions)
-    other = max(1, round(settings.identity * settings.dimensions))
-    ages[:, -other:] = 0.0
-    ages[0, -other:] = -5.0
+    ages[:, -settings.own :] = 0.0
+    ages[0, -settings.own :] = -5.0
     return ages, torch.zeros(settings.dimensions)

@@ -57,7 +57,7 @@ class SkipGram:
     """Drawn from everywhere for each pair,"""
     market_negatives: Annotated[int, Meta(ge=0, le=1000)] = 0
     """and from the market of its centre."""
-    noise_exponent: float = 0.75
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
     learning_rate: Annotated[float, Meta(gt=0, le=10)] = 0.1
     booked_context: bool = True

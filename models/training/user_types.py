@@ -58,7 +58,7 @@ class UserTypes:
     """A type is learned from at least so many bookings."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Types drawn for each pair."""
-    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.75
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.75
     """Negatives are drawn by frequency to this power."""
     rejections: Annotated[float, Meta(ge=0)] = 1.0
     """What a rejection weighs beside a pair of a booking."""

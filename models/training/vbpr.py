@@ -45,7 +45,7 @@ class Vbpr:
     """One of LOSSES."""
     negatives: Annotated[int, Meta(ge=1, le=1000)] = 5
     """Listings not acted on, drawn for each that was."""
-    noise_exponent: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    noise_exponent: Annotated[float, Meta(ge=-1, le=1)] = 0.5
     """Negatives are drawn by frequency to this power."""
     regulariser: str = "l2"
     """One of REGULARISERS, of the rows that an example has,"""
