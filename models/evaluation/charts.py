@@ -6,6 +6,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from textwrap import shorten
 from typing import Any
 
@@ -90,12 +91,12 @@ def countdown(
     """A line each with its intervals, over whole numbers that fall from left to right; `plain` ones stand back. `counts`
     says for each number of how many values the points are, and stands below it."""
     figure, axes = _figure(2 * WIDTH, 3.6)
-    colours = iter(COLOURS * len(bands))
+    styles = cycle(product(("-o", ":s", "-.^"), COLOURS))
     for name, points in bands.items():
-        colour = PLAIN if name in plain else next(colours)
+        line, colour = ("--o", PLAIN) if name in plain else next(styles)
         xs, means, lows, highs = zip(*points, strict=True)
         axes.fill_between(xs, lows, highs, color=colour, alpha=0.12, linewidth=0)
-        axes.plot(xs, means, "--o" if name in plain else "-o", markersize=4, color=colour, label=name)
+        axes.plot(xs, means, line, markersize=4, color=colour, label=name)
     numbers = [point[0] for point in next(iter(bands.values()))]
     axes.set_xticks(numbers, [f"{number}\n{count:,}" for number, count in zip(numbers, counts, strict=True)])
     axes.invert_xaxis()
