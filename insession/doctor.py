@@ -36,7 +36,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
-@options("host", "port", "bootstrap", "topic_prefix", "bundle", "state")
+@options("host", "port", "bootstrap", "topic_prefix", "bundle", "mlflow", "state")
 def command(settings: Settings, as_json: bool) -> None:
     """Look at versions, broker, topics, bundle and ports, and say what to do. Exits with 1 where something is wrong.
 

@@ -37,7 +37,7 @@ from models.offline import Result
 )
 @listings_option
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
-@options("bootstrap", "topic_prefix", "bundle")
+@options("bootstrap", "topic_prefix", "bundle", "mlflow")
 def command(
     settings: Settings,
     recording: Path,

@@ -71,7 +71,7 @@ def command(
         raise UserError("--page and a token do not go together: a browser does not send it; leave one out")
     given = variants or tuple(settings.variants.replace(",", " ").split())
     logs.start()
-    once = functools.partial(tracking.fetched, uri=settings.mlflow, state=settings.state)
+    once = functools.partial(tracking.fetched, uri=settings.mlflow, state=settings.state, or_before=True)
     dealt = variants_.parse(given, settings.experiment, once)
     others = partitions.parse(peers or tuple(settings.peers.split()))
     serve = functools.partial(

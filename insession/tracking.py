@@ -69,6 +69,7 @@ class Registry:
                 from mlflow.exceptions import MlflowException
         except ImportError:
             raise UserError("MLflow is missing: pip install 'insession[mlflow]'") from None
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         self.uri = uri
@@ -257,10 +258,14 @@ def followed(bundle: Path, uri: str, folder: Path) -> Path:
     return bundle if model is None else Following(Registry(uri), model, folder / model).folder
 
 
-def fetched(bundle: Path, uri: str, state: Path) -> Path:
-    """As `followed`, but of models:/NAME@ALIAS the bundle that the alias stands for now, below the folder `state`."""
+def fetched(bundle: Path, uri: str, state: Path, *, or_before: bool = False) -> Path:
+    """As `followed`, but of models:/NAME@ALIAS the bundle that the alias stands for now, below the folder `state`;
+    where that can't be had and `or_before` is true, the one from before."""
     model = _model(bundle)
-    return bundle if model is None else _latest(Registry(uri), model, state / "bundles-once" / model)
+    if model is None:
+        return bundle
+    take = _latest if or_before else Registry.fetch
+    return take(Registry(uri), model, state / "bundles-once" / model)
 
 
 def metrics(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, int]]:

@@ -32,7 +32,7 @@ SHOWN = 400
 @click.option("--update", is_flag=True, help="with --expected: write that file anew")
 @listings_option
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
-@options("bootstrap", "topic_prefix", "bundle")
+@options("bootstrap", "topic_prefix", "bundle", "mlflow")
 def command(
     settings: Settings,
     recording: Path,

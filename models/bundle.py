@@ -327,6 +327,8 @@ def find(path: Path) -> Path:
         there = path.exists()
     except OSError as error:
         raise UserError(f"no bundle: {path} can't be read: {error.strerror or error}") from None
+    if path.parts[:1] == ("models:",):
+        raise UserError(f"no bundle: {path} is a name in a registry, which is not taken here: give a folder")
     what = "does not exist" if not there else f"has neither {MANIFEST} nor a bundle as `{CURRENT}`"
     raise UserError(f"no bundle: {path} {what}; make one with `insession train` or `insession bundle`")
 

@@ -121,7 +121,7 @@ def test_a_request_that_does_not_go_on_is_ended_in_time(port: int, sent: bytes) 
     with connect(port) as client:
         client.sendall(sent)
         assert is_problem(received(client), 408)
-    assert SECONDS < time.monotonic() - begun < SECONDS + 1
+    assert SECONDS - 0.01 < time.monotonic() - begun < SECONDS + 1  # a loop counts in whole milliseconds
     assert answers(port)
 
 

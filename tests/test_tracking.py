@@ -85,6 +85,16 @@ def test_a_folder_is_taken_as_it_is_and_a_model_is_fetched_below_the_state(place
     assert bundle.load(folder).name == report["bundle"]
 
 
+def test_what_is_asked_for_now_is_not_what_was_there_before(place: Path) -> None:
+    report = trained("--mlflow", "--register", "gone@champion")
+    model, state = Path("models:/gone@champion"), place / "state"
+    assert bundle.load(tracking.fetched(model, tracking.LOCAL, state)).name == report["bundle"]
+    other = f"sqlite:///{place}/other.db"
+    with pytest.raises(UserError, match="models:/gone@champion: "):
+        tracking.fetched(model, other, state)
+    assert tracking.fetched(model, other, state, or_before=True).name == report["bundle"]
+
+
 def test_a_bundle_that_is_damaged_in_the_store_is_not_taken(place: Path) -> None:
     report = trained("--mlflow", "--register", "broken@champion", "--seed", "9")
     [vectors] = place.glob(f"{tracking.ARTIFACTS}/*/artifacts/bundles/{report['bundle']}/vectors.safetensors")

@@ -110,7 +110,7 @@ FORMATS = (
     ),
     Format(
         "diginetica",
-        "its tables, with semicolons",
+        "Diginetica's tables, with semicolons",
         lambda head: ";" in head.line and any(map(head.columns.issuperset, diginetica.TABLES.values())),
         lambda paths: diginetica.events(diginetica.sort_out(paths), Counter()),
     ),

@@ -83,7 +83,9 @@ def configured(name: str, values: Mapping[str, Any]) -> Any:
         found = re.search(r"`\$\.(\w+)`", str(error))
         if found is None:
             raise UserError(f"the settings of {name}: {error}") from None
-        says = str(error).split(" - at ")[0].removeprefix("Expected ")
+        says = (
+            str(error).split(" - at ")[0].removeprefix("Expected ").replace("Number out", "a number not out")
+        )
         if choices := get_args(
             get_type_hints(method.settings)[found[1]]
         ):  # of a Literal, which msgspec does not name

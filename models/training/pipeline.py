@@ -182,6 +182,7 @@ def learn(
             raise UserError(f"--warm-start: {method} starts from no vectors; it goes with {able}")
         run.warm = aligned(warm_start, actions.listings, settings.dimensions, run.before)
         run.what = fingerprint(run.what, run.warm.tobytes())
+    run.check()
     vectors = chosen.train(fitted, settings, run) if fitted.sessions else _nothing(actions)
     if not np.isfinite(vectors).all():
         raise UserError(

@@ -130,7 +130,11 @@ class Run:
                 table.device
             )
 
-    def _resume(self, state: Mapping[str, Tensor]) -> int:
+    def check(self) -> None:
+        """Raise UserError where there is a checkpoint that is of another run, or can't be read."""
+        self._resume(None)
+
+    def _resume(self, state: Mapping[str, Tensor] | None) -> int:
         """Go on from the checkpoint, where there is one; the best epoch until then, -1 where there is none."""
         path = self.checkpoints / CHECKPOINT if self.checkpoints else None
         if path is None or not path.exists():
@@ -143,10 +147,12 @@ class Run:
                         f"{path}: a checkpoint of other data, another method or other settings; give another folder"
                         " with --checkpoints, or delete it"
                     )
-                for name, tensor in state.items():
+                for name, tensor in (state or {}).items():
                     tensor.copy_(file.get_tensor(name))
         except (SafetensorError, msgspec.MsgspecError, OSError, KeyError, RuntimeError, TypeError) as error:
             raise UserError(f"{path}: not a checkpoint that can be read: {error}") from None
+        if state is None:
+            return saved.best
         self.curve[:] = saved.epochs
         self.random.bit_generator.state = json.loads(saved.random)
         return saved.best

@@ -50,6 +50,8 @@ HELD_OUT, FEWEST = 0.05, 50
 """The part of the sessions, the last, on which the half-life is chosen; from so few steps nothing is."""
 BETAS = (0.9, 0.99)
 """Of Adam."""
+LEAST_BLOCK, LEAST_BLOCKS = 32, 8
+"""Where there are few steps to learn from, blocks are smaller, so that an epoch has so many of them."""
 TINY = 1e-30
 """The logarithm of what is never drawn is finite."""
 PART = 1 << 17
@@ -191,12 +193,13 @@ def _blocks(
     random order: the steps before, [b, a], what these weigh, [b, a], the step, [b], and what its session weighs, [b]."""
     sample = held_out.times(sessions)
     spans = list(sessions.parts())
+    size = min(settings.block, max(LEAST_BLOCK, _targets(sessions) // LEAST_BLOCKS))
     for number in random.permutation(len(spans)).tolist():
         part = sessions.part(*spans[number])
         steps, recent = Contexts.of(part), _recency(part, sample, half_life)
         order = random.permutation(steps.targets)
-        for at in range(0, len(order), settings.block):
-            places = order[at : at + settings.block]
+        for at in range(0, len(order), size):
+            places = order[at : at + size]
             yield *steps.before(places, settings.ages), steps.tokens[places], recent[places]
 
 

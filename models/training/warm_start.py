@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ def vectors_of(path: Path, listings: Listings, before: int | None) -> Floats:
     until = known.manifest.training.embeddings_until
     if before is not None and until is not None and until > before:
         raise UserError(
-            f"{path}: its vectors were fitted to events up to {until} ms, and what is from {before} ms on must be new to"
-            " them, for validation or for the ranker; train it with an earlier --until, or leave --validation out"
+            f"{path}: its vectors were fitted to events up to {_date(until)}, and what is from {_date(before)} on must be"
+            " new to them: it is left for validation, for the ranker, or for what comes after --until; train it with an"
+            " earlier --until"
         )
     found = np.zeros((len(listings), known.vectors.shape[1]), np.float32)
     for row, name in enumerate(listings.ids):
@@ -32,6 +34,10 @@ def vectors_of(path: Path, listings: Listings, before: int | None) -> Floats:
     if not found.any():
         raise UserError(f"{path}: no listing here has a vector in this bundle")
     return found
+
+
+def _date(time: int) -> str:
+    return datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def aligned(path: Path, listings: Listings, dimensions: int, before: int | None) -> Floats:
